@@ -1,0 +1,52 @@
+"""Batches of pictures between bytes and floats, and their augmentation, on whatever device they are.
+
+Flip and colour jitter only: faces are upright, so nothing is rotated or warped.
+"""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vq_core.config import DataConfig
+
+_LUMA = (0.2989, 0.587, 0.114)
+
+
+def to_float(x: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
+    """Bytes in [0, 255] to floats in [−1, 1], channels first in shape and last in memory."""
+    return x.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b h w c"]:
+    """Floats in [−1, 1] to bytes for pictures, rounded; what lies outside is clamped."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def augment(x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Flip and jitter each RGB image of a batch in [−1, 1] on its own; the result is clamped to [−1, 1].
+
+    Brightness, contrast and saturation follow each other and mean what they mean in torchvision; their factors are
+    drawn from [1 − v, 1 + v].
+
+    Args:
+        x: the batch; left as it is.
+        config: `flip` is a probability; `brightness`, `contrast`, `saturation` are the v above.
+        generator: on the CPU, so that the GPU's batches are those of the CPU.
+    """
+    draw = torch.rand(4, len(x), 1, 1, 1, generator=generator).to(x.device)
+    spread = torch.tensor([config.brightness, config.contrast, config.saturation], device=x.device)
+    factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)
+    x = torch.where(draw[0] < config.flip, x.flip(-1), x)
+    x = ((x + 1) / 2 * factors[0]).clamp(0, 1)
+    x = _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), factors[1])
+    x = _blend(x, _grey(x), factors[2])
+    return x * 2 - 1
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * other).clamp(0, 1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = _LUMA
+    return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]

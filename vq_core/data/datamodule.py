@@ -1,0 +1,129 @@
+"""Batches of avatars for Lightning: indices are loaded, pixels looked up, normalised and augmented on the device."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vq_core.config import Config, data_dir
+from vq_core.data.augment import augment, to_float
+from vq_core.data.avatars import write_avatars
+from vq_core.data.batches import BatchOrder, in_order, index_loader
+from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed
+
+Images = Float[Tensor, "b 3 h w"]
+
+
+def image_source(config: Config) -> str:
+    """ "raw" for one's own images, "avatars" for the built-in ones: what `data.source` comes to on this disk."""
+    if config.data.source != "auto":
+        return config.data.source
+    raw = data_dir() / "raw"
+    return (
+        "raw" if raw.is_dir() and any(p.is_file() and not p.name.startswith(".") for p in raw.rglob("*")) else "avatars"
+    )
+
+
+def raw_dir(config: Config) -> Path:
+    """The folder of original images: `data/raw`, or that of the built-in avatars."""
+    if image_source(config) == "raw":
+        return data_dir() / "raw"
+    return data_dir() / "avatars" / f"{config.data.avatars}-seed{config.seed}"
+
+
+def processed_dir(config: Config) -> Path:
+    """The folder of the packed images at this configuration's size."""
+    source = "raw" if image_source(config) == "raw" else raw_dir(config).name
+    return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}"
+
+
+def prepare_images(config: Config, progress: bool = True) -> PackedImages:
+    """Draw the built-in avatars where there are no images of one's own, then clean, split and pack. Idempotent."""
+    if image_source(config) == "avatars":
+        write_avatars(raw_dir(config), config.data.avatars, config.seed, plant_faults=True, progress=progress)
+    return ingest(raw_dir(config), processed_dir(config), config.data, config.seed, progress=progress)
+
+
+def load_images(config: Config) -> PackedImages:
+    """The packed images. Raises `DataError`, naming the notebook to run, where there are none."""
+    return load_packed(processed_dir(config))
+
+
+class AnimeDataModule(L.LightningDataModule):
+    """Training and validation batches of images [b, 3, h, w] in [−1, 1].
+
+    On a GPU all pixels lie in its memory as bytes (10,000 of 256×256: 2 GB), so there are no worker processes; on the
+    CPU they are read from the memory-mapped file. Batch order and augmentation are functions of seed and step alone.
+    Each Lightning "epoch" is the stretch of steps up to the next validation.
+    """
+
+    def __init__(self, config: Config, packed: PackedImages) -> None:
+        super().__init__()
+        self.config, self.packed = config, packed
+        train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
+        if len(train) < config.train.batch_size:
+            raise DataError(
+                f"{packed.folder}: {len(train)} training images are fewer than "
+                f"train.batch_size={config.train.batch_size}"
+            )
+        self.train_rows, self.val_rows = train, val[: config.train.val_images]
+        self._pixels: Tensor | np.ndarray = packed.images
+
+    def setup(self, stage: str) -> None:
+        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        if device.type == "cuda" and self.packed.images.nbytes < 0.25 * torch.cuda.mem_get_info(device)[1]:
+            self._pixels = torch.from_numpy(np.array(self.packed.images)).to(device)
+
+    def teardown(self, stage: str) -> None:
+        self._pixels = self.packed.images
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return stretch_loader(self.trainer, self.train_rows, self.config.train.batch_size, self.config.train.val_every)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return val_loader(self.trainer, self.val_rows, self.config.train.batch_size)
+
+    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Images:
+        x = to_float(self._look_up(batch))
+        if self.trainer is None or not self.trainer.training:
+            return x
+        module: Any = self.trainer.lightning_module
+        return augment(x, self.config.data, augmentation_generator(self.config.seed, module.batches_done, self.trainer))
+
+    def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:
+        if isinstance(self._pixels, Tensor):
+            return self._pixels[rows]
+        return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
+
+
+def augmentation_generator(seed: int, batch: int, trainer: L.Trainer) -> torch.Generator:
+    """Random numbers for the augmentation of one batch: the same after an interruption as without."""
+    return torch.Generator().manual_seed(((seed * 1_000_003) + batch) * 64 + trainer.global_rank)
+
+
+def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int, val_every: int) -> DataLoader[int]:
+    """The training batches from where the module stands up to the next validation or the end."""
+    assert trainer is not None
+    module: Any = trainer.lightning_module
+    stop = min(module.total_steps, (module.steps_done // val_every + 1) * val_every)
+    batches = BatchOrder(
+        rows,
+        batch_size // module.accumulate,
+        module.config.seed,
+        module.steps_done * module.accumulate,
+        stop * module.accumulate,
+        trainer.global_rank,
+        trainer.world_size,
+    )
+    return index_loader(len(rows), batches)
+
+
+def val_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:
+    """The validation rows in order; of several processes each takes its share."""
+    assert trainer is not None
+    return index_loader(len(rows), in_order(rows[trainer.global_rank :: trainer.world_size], batch_size))

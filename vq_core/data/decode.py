@@ -1,0 +1,204 @@
+"""One image file to one square RGB picture, by stated rules.
+
+What decides is the content, never the file's extension. Read are PNG, JPEG, WEBP, BMP, GIF and TIFF; nothing else
+reaches a decoder. The rules: the first frame of an animation; turned as EXIF says; transparency over white; CMYK,
+palette and grey converted to RGB; 16-bit samples divided by 257; float samples times 255 where they lie within [0, 1],
+otherwise stretched from their own range; ICC profiles ignored, so that the numbers in the file are the numbers used.
+Truncated files are refused, even where half a picture could be shown.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from vq_core.config import DataConfig
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+# First bytes of the formats above: a file that has them and still cannot be opened is damaged, not foreign.
+_KNOWN_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+_FOREIGN = {
+    b"%!PS": "EPS",
+    b"\xc5\xd0\xd3\xc6": "EPS",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+    b"<?xml": "SVG",
+    b"8BPS": "PSD",
+    b"\0\0\1\0": "ICO",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\0\0\0\x0cJXL": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"DDS ": "DDS",
+}
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
+_LARGEST = {"I": 65535.0, "F": 1.0}  # what white is, by the first letter of the mode
+
+
+class UnusableImage(ValueError):
+    """A file that no picture can be had from: `reason` is a short slug, `detail` one line for people."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A prepared picture: square RGB `pixels`, the size of the original (upright) and what had to be converted."""
+
+    pixels: UInt8[np.ndarray, "size size 3"]
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def load_picture(path: Path, config: DataConfig) -> Picture:
+    """Read one image file as a square RGB array of side `config.image_size`.
+
+    Raises:
+        UnusableImage: with the reason "not an image", "unsupported format", "empty file", "truncated", "unreadable",
+            "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels`, taken
+            from the header: nothing is decoded).
+    """
+    try:
+        # O_NONBLOCK: the check below must be reached where a named pipe lies among the images.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnusableImage("unreadable", "not a regular file")
+            if not status.st_size:
+                raise UnusableImage("empty file", "0 bytes")
+            return _read(file, config)
+    except UnusableImage:
+        raise
+    except IsADirectoryError:
+        raise UnusableImage("unreadable", "a link to a folder; such links are not followed") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableImage("too large", "more pixels than the decoder allows") from None
+    except Exception as error:  # PIL's plugins raise about anything on damaged files
+        raise _damaged(error) from None
+
+
+def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Image.Image:
+    """Make an RGB image square with side `size`, antialiased; small images are enlarged.
+
+    "crop" takes the central square; "pad" centres the whole image on the mean colour of its border pixels.
+    """
+    if mode == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return _resize(image.crop((left, top, left + side, top + side)), (size, size))
+    # Resized before it is padded: the square around a long strip could be enormous.
+    scale = size / max(image.size)
+    small = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    canvas = Image.new("RGB", (size, size), _border_colour(small))
+    canvas.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
+    return canvas
+
+
+def _read(file: BinaryIO, config: DataConfig) -> Picture:
+    image = _open(file)
+    _check_size(image, config)
+    image.verify()  # the checksums of a PNG; a verified image has to be opened anew
+    image = _open(file)
+    notes = _remarks(image)
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    rgb, more = _to_rgb(image)
+    square = to_square(rgb, config.square, config.image_size)
+    return Picture(np.asarray(square), rgb.width, rgb.height, (*notes, *more))
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    file.seek(0)
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        file.seek(0)
+        raise _unidentified(file.read(512)) from None
+
+
+def _unidentified(head: bytes) -> UnusableImage:
+    if head.startswith(_KNOWN_STARTS):
+        return UnusableImage("unreadable", "the header is damaged")
+    if head[4:8] == b"ftyp":
+        return UnusableImage("unsupported format", "HEIF, AVIF or a video")
+    for start, name in _FOREIGN.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
+            return UnusableImage("unsupported format", f"{name}; read are {', '.join(FORMATS)}")
+    return UnusableImage("not an image", f"none of {', '.join(FORMATS)}")
+
+
+def _check_size(image: Image.Image, config: DataConfig) -> None:
+    width, height = image.size
+    if width * height > config.max_pixels:
+        raise UnusableImage("too large", f"{width}×{height} is more than {config.max_pixels} pixels")
+    if min(width, height) < config.min_side:
+        raise UnusableImage("too small", f"{width}×{height}; the shorter side must be at least {config.min_side}")
+
+
+def _remarks(image: Image.Image) -> list[str]:
+    """What the header says about conversions; asked before loading (as EXIF may), which forgets the sample size."""
+    said = {
+        "16-bit rescaled": any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())),
+        "first frame": getattr(image, "is_animated", False),
+        "turned by EXIF": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+        "ICC profile ignored": "icc_profile" in image.info,
+    }
+    return [note for note, true in said.items() if true]
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    if image.mode.startswith(("I", "F")):
+        notes = ["float rescaled"] if image.mode == "F" else []
+        return Image.fromarray(_to_bytes(np.asarray(image), _LARGEST[image.mode[0]])).convert("RGB"), notes
+    if image.has_transparency_data:
+        return _over_white(image)
+    if image.mode == "RGB":
+        return image, []
+    try:
+        return image.convert("RGB"), [f"{_MODES.get(image.mode, image.mode)} to RGB"]
+    except ValueError:
+        raise UnusableImage("unsupported format", f"colour mode {image.mode}") from None
+
+
+def _over_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    notes = [] if image.mode == "RGBA" else [f"{_MODES.get(image.mode, image.mode)} to RGB"]
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() != (255, 255):
+        notes.append("alpha over white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB"), notes
+
+
+def _to_bytes(values: np.ndarray, largest: float) -> UInt8[np.ndarray, "height width"]:
+    """Map [0, `largest`] to [0, 255]; values that leave that range are stretched from their own extremes."""
+    values = np.nan_to_num(values.astype(np.float32), posinf=largest, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= largest:
+        low, high = 0.0, largest
+    return np.rint((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255).astype(np.uint8)
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _border_colour(image: Image.Image) -> tuple[int, int, int]:
+    pixels = np.asarray(image)
+    sides = [pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]]
+    red, green, blue = np.concatenate(sides).mean(0).round().astype(int).tolist()
+    return red, green, blue
+
+
+def _damaged(error: Exception) -> UnusableImage:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    detail = " ".join(text.split())[:200]
+    cut = isinstance(error, EOFError) or "truncated" in detail.lower() or "unexpected end" in detail.lower()
+    return UnusableImage("truncated" if cut else "unreadable", detail)

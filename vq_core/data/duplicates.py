@@ -1,0 +1,102 @@
+"""Near-duplicates: re-encoded, resized, slightly brightened or cropped copies of a picture.
+
+A perceptual hash proposes pairs; the pixels decide. The hash alone will not do: flat portraits in the same pose share
+it and still are different people, often by a mouth or an eyebrow only. Hence no mean over the picture either, which a
+small feature hardly moves, but a nearly-worst pixel: two pictures are the same if all but one in two hundred pixels of
+a thumbnail lie within the other's range of colours in the 3×3 pixels around (which forgives the shift of a crop), give
+or take `TOLERANCE` (which forgives compression and brightness).
+"""
+
+from collections.abc import Iterator
+
+import imagehash
+import numpy as np
+from jaxtyping import Float, Int, UInt8, UInt64
+from PIL import Image
+
+THUMBNAIL = 64
+TOLERANCE = 25.0  # of 255
+_QUANTILE = 0.995
+_BLOCK = 4_000_000  # hash pairs that are compared at once: 32 MB
+_PAIRS = 128  # thumbnails that are compared at once
+
+
+def perceptual_hash(pixels: UInt8[np.ndarray, "size size 3"]) -> np.uint64:
+    """The 64-bit pHash of a picture."""
+    bits = imagehash.phash(Image.fromarray(pixels)).hash
+    return np.packbits(bits).view(np.uint64)[0]
+
+
+def first_of_group(
+    hashes: UInt64[np.ndarray, " n"], images: UInt8[np.ndarray, "n size size 3"], max_bits: int
+) -> Int[np.ndarray, " n"]:
+    """For each image the first one of its group of near-duplicates; itself where it has none before it.
+
+    Groups are connected: if b resembles a and c resembles b, all three are one group. Only the images of proposed
+    pairs are read, so that `images` may lie on disk.
+
+    Args:
+        hashes: from `perceptual_hash`.
+        images: the pictures, in the order that says which is first.
+        max_bits: pairs whose hashes differ in at most so many bits are compared by their pixels.
+    """
+    first = np.arange(len(hashes))
+    for pairs in hash_pairs(hashes, max_bits):
+        for start in range(0, len(pairs), _PAIRS):
+            some = pairs[start : start + _PAIRS]
+            some = some[first[some[:, 0]] != first[some[:, 1]]]  # a film's frames: all pairs would take hours
+            for i, j in some[_same_pixels(images, some)].tolist():
+                low, high = sorted((first[i], first[j]))
+                first[first == high] = low
+    return first
+
+
+def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[np.ndarray, "pairs 2"]]:
+    """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted, in portions."""
+    step = max(1, _BLOCK // max(1, len(hashes)))
+    for start in range(0, len(hashes), step):
+        differ = np.bitwise_count(hashes[start : start + step, None] ^ hashes[None, start:])
+        rows, columns = np.nonzero(differ <= max_bits)
+        later = columns > rows
+        yield np.stack([rows[later], columns[later]], axis=1) + start
+
+
+def pixel_difference(
+    a: UInt8[np.ndarray, "n side side 3"], b: UInt8[np.ndarray, "n side side 3"]
+) -> Float[np.ndarray, " n"]:
+    """How far the worst pixels but one in two hundred leave the other picture's local range, in [0, 255]."""
+    beyond = np.maximum(_beyond(a, b), _beyond(b, a))
+    red, green, blue = np.moveaxis(beyond, -1, 0)
+    means = (red + green + blue).reshape(len(a), -1) / 3
+    worst_but_few = int(_QUANTILE * (means.shape[1] - 1))
+    return np.partition(means, worst_but_few, axis=1)[:, worst_but_few]
+
+
+def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    above = a.astype(np.int16) - _around(np.maximum, b)
+    below = _around(np.minimum, b).astype(np.int16) - a
+    return np.maximum(np.maximum(above, below), 0)
+
+
+def _around(extreme: np.ufunc, images: np.ndarray) -> np.ndarray:
+    """The extreme of the 3×3 pixels around each; scipy's filters take several times as long on bytes."""
+    rows = images.copy()
+    extreme(rows[:, 1:], images[:, :-1], out=rows[:, 1:])
+    extreme(rows[:, :-1], images[:, 1:], out=rows[:, :-1])
+    both = rows.copy()
+    extreme(both[:, :, 1:], rows[:, :, :-1], out=both[:, :, 1:])
+    extreme(both[:, :, :-1], rows[:, :, 1:], out=both[:, :, :-1])
+    return both
+
+
+def _same_pixels(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    if not len(pairs):
+        return np.zeros(0, dtype=bool)
+    thumbnails = {index: _thumbnail(images[index]) for index in np.unique(pairs).tolist()}
+    left, right = (np.stack([thumbnails[index] for index in column]) for column in pairs.T.tolist())
+    return pixel_difference(left, right) <= TOLERANCE
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    side = min(THUMBNAIL, len(pixels))
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))

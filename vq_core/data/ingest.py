@@ -1,0 +1,218 @@
+"""A folder of raw image files to one packed array, with a manifest that says what became of each file.
+
+`ingest` never changes the raw folder. It writes `images.npy` (all kept pictures, memory-mapped when used),
+`manifest.csv` (one line per file) and `meta.json`, which is written last: without it the others do not count.
+Running it again takes over the unchanged pictures, reads what is new, changed or was set aside before, and the result
+is that of a run from scratch.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from vq_core.config import DataConfig
+from vq_core.data.decode import Picture, UnusableImage, load_picture
+from vq_core.data.duplicates import first_of_group, perceptual_hash
+from vq_core.data.packed import DataError, Entry, PackedImages, load_packed, read_packed, write_packed
+
+SIDE_FILES = (".csv", ".json", ".txt", ".md")  # labels and notes that lie beside images
+_PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")
+_CHUNK = 256  # pictures in flight: one slow file must not let all later ones pile up in memory
+
+
+class _File(NamedTuple):
+    file: str
+    size: int
+    mtime_ns: int
+
+
+class _Looked(NamedTuple):
+    """A file after a first look: a picture and its hash, or an entry that is set aside already."""
+
+    entry: Entry
+    pixels: np.ndarray | None = None
+    hash: np.uint64 = np.uint64(0)
+
+
+def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool = True) -> PackedImages:
+    """Clean, split and pack the images of a folder, however nested.
+
+    Files are taken in the order of their names. Hidden files and `SIDE_FILES` are ignored, links to folders are not
+    followed. Of equal or nearly equal pictures the first is kept. The split is a hash of `seed` and content: adding
+    files never moves a picture to the other side (unless one side were empty otherwise).
+
+    Args:
+        raw: the folder of image files; never changed.
+        out: where the packed images go; a former result there is brought up to date.
+        config: size, cleaning rules and the share of the validation split.
+        seed: of the split.
+        progress: show a bar.
+
+    Raises:
+        DataError: the folder is missing or empty, or fewer than two images of it can be used.
+    """
+    raw, out = Path(raw), Path(out)
+    listing = _list_files(raw)
+    settings = _settings(config, seed)
+    old, old_settings = _previous(out)
+    if old and old_settings == settings and [_stamp(entry) for entry in old.entries] == listing:
+        return old
+    reusable = old if all(old_settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
+    partial = out / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    partial.mkdir(parents=True)
+    try:
+        entries, hashes = _stage(raw, listing, reusable, config, partial / "staged", progress)
+        if not len(hashes):
+            raise DataError(f"{raw}: none of {len(entries)} files is a usable image ({_summary(entries)})")
+        shape = (len(hashes), config.image_size, config.image_size, 3)
+        staged = np.memmap(partial / "staged", np.uint8, "r", shape=shape)
+        entries, kept = _set_near_duplicates_aside(entries, hashes, staged, config.near_duplicate_bits)
+        entries = _split(raw, entries, config.val_share, seed)
+        write_packed(partial, out, (staged[i] for i in kept), entries, settings)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_packed(out)
+
+
+def _previous(out: Path) -> tuple[PackedImages | None, dict[str, Any]]:
+    try:
+        return read_packed(out)
+    except DataError:
+        return None, {}
+
+
+def _list_files(raw: Path) -> list[_File]:
+    if not raw.is_dir():
+        raise DataError(f"{raw}: there is no such folder")
+    found = []
+    for folder, folders, files in os.walk(raw):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found += [Path(folder) / name for name in files + links if not _is_side_file(name)]
+    if not found:
+        raise DataError(f"{raw}: holds no image files")
+    return sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in found)
+
+
+def _is_side_file(name: str) -> bool:
+    return name.startswith(".") or name.lower().endswith(SIDE_FILES)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+        readable = stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK)
+    except OSError:  # a link to nowhere or to itself
+        readable = False
+    return (status.st_size, status.st_mtime_ns) if readable else (-1, -1)
+
+
+def _stamp(entry: Entry) -> _File:
+    return _File(entry.file, entry.size, entry.mtime_ns)
+
+
+def _settings(config: DataConfig, seed: int) -> dict[str, Any]:
+    names = (*_PIXEL_SETTINGS, "near_duplicate_bits", "val_share")
+    return {name: getattr(config, name) for name in names} | {"seed": seed}
+
+
+def _stage(
+    raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
+) -> tuple[list[Entry], np.ndarray]:
+    """Write the pixels of all different pictures one after the other; entries of all files, hashes of the pictures."""
+    known = {_stamp(entry): entry for entry in old.kept} if old else {}
+
+    def look(item: _File) -> _Looked:
+        entry = known.get(item)
+        if old is None or entry is None:
+            return _look(item, lambda: load_picture(raw / item.file, config))
+        return _look(item, lambda: Picture(np.array(old.images[entry.row]), entry.width, entry.height, (entry.notes,)))
+
+    bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
+    workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
+    first, entries, hashes = dict[str, str](), [], []
+    with warnings.catch_warnings(), bar, staged.open("wb") as file, workers:
+        warnings.filterwarnings("ignore", module="PIL")  # about files that are then refused or read by a stated rule
+        for start in range(0, len(listing), _CHUNK):
+            for entry, pixels, hashed in workers.map(look, listing[start : start + _CHUNK]):
+                equal = first.setdefault(entry.sha256, entry.file) if entry.sha256 else entry.file
+                if equal != entry.file:
+                    entry = replace(entry, status="set aside", reason="duplicate", detail=equal)
+                elif pixels is not None:
+                    file.write(pixels.data)
+                    hashes.append(hashed)
+                entries.append(entry)
+                bar.update()
+    return entries, np.array(hashes, dtype=np.uint64)
+
+
+def _look(item: _File, load: Callable[[], Picture]) -> _Looked:
+    try:
+        picture = load()
+    except UnusableImage as error:
+        return _Looked(
+            Entry(item.file, "set aside", error.reason, error.detail, size=item.size, mtime_ns=item.mtime_ns)
+        )
+    pixels = np.ascontiguousarray(picture.pixels)
+    entry = Entry(
+        file=item.file,
+        status="kept",
+        sha256=hashlib.sha256(pixels.data).hexdigest(),
+        width=picture.width,
+        height=picture.height,
+        notes="; ".join(picture.notes),
+        size=item.size,
+        mtime_ns=item.mtime_ns,
+    )
+    return _Looked(entry, pixels, perceptual_hash(pixels))
+
+
+def _set_near_duplicates_aside(
+    entries: list[Entry], hashes: np.ndarray, staged: np.ndarray, bits: int
+) -> tuple[list[Entry], np.ndarray]:
+    """The entries judged anew, and which of the staged pictures are kept."""
+    usable = [i for i, entry in enumerate(entries) if entry.status == "kept"]
+    firsts = first_of_group(hashes, staged, bits)
+    judged = list(entries)
+    for i, first in zip(usable, firsts.tolist(), strict=True):
+        if usable[first] != i:
+            near = entries[usable[first]].file
+            judged[i] = replace(entries[i], status="set aside", reason="near-duplicate", detail=near)
+    return judged, np.flatnonzero(firsts == np.arange(len(firsts)))
+
+
+def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list[Entry]:
+    """Give the kept entries rows and a split that depends on seed and content alone."""
+    kept = [i for i, entry in enumerate(entries) if entry.status == "kept"]
+    if len(kept) < 2:
+        raise DataError(f"{raw}: only one image is left, two are needed ({_summary(entries) or 'no other files'})")
+    draw = np.array([_draw(entries[i].sha256, seed) for i in kept])
+    val = draw < val_share
+    if not val.any():
+        val[draw.argmin()] = True
+    if val.all():
+        val[draw.argmax()] = False
+    done = list(entries)
+    for row, i in enumerate(kept):
+        done[i] = replace(entries[i], row=row, split="val" if val[row] else "train")
+    return done
+
+
+def _draw(sha256: str, seed: int) -> float:
+    return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:8], "big") / 2**64
+
+
+def _summary(entries: list[Entry]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(e.reason for e in entries if e.reason).most_common())

@@ -1,0 +1,80 @@
+"""The parts that encoder and decoder are built of."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Norm = Literal["group", "batch"]
+Activation = Literal["silu", "relu"]
+Upsampling = Literal["nearest", "bilinear"]
+
+
+def make_norm(channels: int, kind: Norm) -> nn.Module:
+    """GroupNorm with up to 32 groups of at least 8 channels, or BatchNorm."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 8))
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def make_activation(kind: Activation) -> nn.Module:
+    """SiLU or ReLU."""
+    return nn.SiLU() if kind == "silu" else nn.ReLU()
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block: x + conv(act(norm(conv(act(norm(x)))))).
+
+    The second convolution starts at zero, so that a fresh block is the identity.
+    """
+
+    def __init__(self, channels: int, norm: Norm = "group", activation: Activation = "silu") -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+        self.body = nn.Sequential(
+            make_norm(channels, norm),
+            make_activation(activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            make_norm(channels, norm),
+            make_activation(activation),
+            last,
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.body(x)
+
+
+class SelfAttention(nn.Module):
+    """One head of self-attention over all positions of a feature map, added to its input.
+
+    [8, 256, 16, 16] → 256 positions of 256 channels → [8, 256, 16, 16]. Light: use it at 32×32 or below.
+    """
+
+    def __init__(self, channels: int, norm: Norm = "group") -> None:
+        super().__init__()
+        self.norm = make_norm(channels, norm)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
+        return x + self.out(mixed)
+
+
+class Upsample(nn.Module):
+    """Twice the size by interpolation, then a 3×3 convolution: no checkerboard of transposed convolutions."""
+
+    def __init__(self, channels_in: int, channels_out: int, mode: Upsampling = "nearest") -> None:
+        super().__init__()
+        self.mode = mode
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode=self.mode))

@@ -1,0 +1,56 @@
+"""Quantised latents z_q → image."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq_core.models.blocks import (
+    Activation,
+    Norm,
+    ResBlock,
+    SelfAttention,
+    Upsample,
+    Upsampling,
+    make_activation,
+    make_norm,
+)
+
+
+class Decoder(nn.Module):
+    """Near mirror of the encoder: residual blocks, then per stage ×2 upsampling, 3×3 convolution, residual blocks.
+
+    z_q [32, 256, 16, 16] with channels (256, 256, 128, 64)
+        → [32, 256, 16, 16] → [32, 256, 32, 32] → [32, 256, 64, 64] → [32, 128, 128, 128] → [32, 64, 256, 256]
+        → norm, activation, 3×3 convolution, tanh → [32, 3, 256, 256] in (−1, 1).
+
+    Args:
+        channels: one entry per stage; each doubles the side.
+        res_blocks: residual blocks per stage.
+        latent_channels: channels of the input.
+        attention_levels: levels that end with self-attention; level n is `2**n` times the size of the code grid.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (256, 256, 128, 64),
+        res_blocks: int = 2,
+        latent_channels: int = 256,
+        norm: Norm = "group",
+        activation: Activation = "silu",
+        upsample: Upsampling = "nearest",
+        attention_levels: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        width = channels[0]
+        layers: list[nn.Module] = [nn.Conv2d(latent_channels, width, 3, padding=1)]
+        for level in range(len(channels) + 1):
+            if level > 0:
+                layers.append(Upsample(width, channels[level - 1], upsample))
+                width = channels[level - 1]
+            layers += [ResBlock(width, norm, activation) for _ in range(res_blocks)]
+            if level in attention_levels:
+                layers.append(SelfAttention(width, norm))
+        layers += [make_norm(width, norm), make_activation(activation), nn.Conv2d(width, 3, 3, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z_q: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        return self.layers(z_q)

@@ -1,0 +1,42 @@
+"""The PatchGAN discriminator."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from vq_core.models.blocks import make_norm
+
+
+class PatchDiscriminator(nn.Module):
+    """Says of every patch of an image how real it looks (Isola et al., arXiv:1611.07004, section 3.2.2).
+
+    [32, 3, 256, 256] with layers=3 → logits [32, 1, 30, 30]; each sees a patch of 70×70 pixels. Higher is more real.
+    Deviation from the paper: GroupNorm for BatchNorm, so that real and generated batches do not share statistics.
+
+    Args:
+        channels: of the first layer; they double per layer, up to eight times.
+        layers: stride-2 layers.
+        spectral_norm: bound each convolution's Lipschitz constant (arXiv:1802.05957), in place of GroupNorm.
+    """
+
+    def __init__(self, channels: int = 64, layers: int = 3, spectral_norm: bool = False) -> None:
+        super().__init__()
+
+        def conv(width_in: int, width_out: int, stride: int) -> nn.Module:
+            layer = nn.Conv2d(width_in, width_out, 4, stride=stride, padding=1)
+            return with_spectral_norm(layer) if spectral_norm else layer
+
+        body: list[nn.Module] = [conv(3, channels, 2), nn.LeakyReLU(0.2)]
+        width = channels
+        for level in range(1, layers + 1):
+            wider = channels * min(2**level, 8)
+            body.append(conv(width, wider, 2 if level < layers else 1))
+            if not spectral_norm:
+                body.append(make_norm(wider, "group"))
+            body.append(nn.LeakyReLU(0.2))
+            width = wider
+        body.append(conv(width, 1, 1))
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b 1 h w"]:
+        return self.body(x)

@@ -1,0 +1,45 @@
+"""Image → latents z_e."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq_core.models.blocks import Activation, Norm, ResBlock, SelfAttention, make_activation, make_norm
+
+
+class Encoder(nn.Module):
+    """ResNet-style encoder: per stage a stride-2 convolution, then residual blocks.
+
+    [32, 3, 256, 256] with channels (128, 256, 256, 256)
+        → [32, 128, 128, 128] → [32, 256, 64, 64] → [32, 256, 32, 32] → [32, 256, 16, 16]
+        → norm, activation, 1×1 convolution → z_e [32, latent_channels, 16, 16].
+
+    Args:
+        channels: one entry per stage; each halves the side.
+        res_blocks: residual blocks per stage.
+        latent_channels: channels of the output.
+        attention_levels: stages (0 is the first) that end with self-attention.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (128, 256, 256, 256),
+        res_blocks: int = 2,
+        latent_channels: int = 256,
+        norm: Norm = "group",
+        activation: Activation = "silu",
+        attention_levels: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 3
+        for level, wider in enumerate(channels):
+            layers.append(nn.Conv2d(width, wider, 4, stride=2, padding=1))
+            layers += [ResBlock(wider, norm, activation) for _ in range(res_blocks)]
+            if level in attention_levels:
+                layers.append(SelfAttention(wider, norm))
+            width = wider
+        layers += [make_norm(width, norm), make_activation(activation), nn.Conv2d(width, latent_channels, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        return self.layers(x)

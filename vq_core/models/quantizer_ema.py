@@ -1,0 +1,164 @@
+"""The codebook: nearest-neighbour quantisation with a codebook learned by moving averages.
+
+van den Oord et al., "Neural Discrete Representation Learning", arXiv:1711.00937: equations 1 and 2 (nearest code,
+straight-through), equation 3 (losses), appendix A.1 (moving averages).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+# Distances of so many pairs at once: 8 MB of fp32, which stays in a CPU's cache.
+_PAIRS_PER_CHUNK = 2**21
+
+
+class Quantized(NamedTuple):
+    """What the quantiser returns for z_e [b, d, h, w]."""
+
+    z_q: Tensor  # [b, d, h, w], values of the codebook; its gradient goes straight through to z_e
+    indices: Tensor  # [b, h, w], long, in [0, num_codes)
+    codebook_loss: Tensor  # mean ‖sg[z_e] − e‖²; without a gradient where moving averages do the learning
+    commit_loss: Tensor  # mean ‖z_e − sg[e]‖², unweighted
+
+
+def nearest_codes(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:
+    """Index of the codebook row nearest to each vector (squared Euclidean distance; the lowest index at a tie).
+
+    ‖z − e‖² = ‖z‖² − 2 z·e + ‖e‖², and ‖z‖² does not change which is the smallest: one matrix product in chunks.
+    """
+    half_norms = 0.5 * codebook.square().sum(dim=1)
+    rows = max(1, _PAIRS_PER_CHUNK // len(codebook))
+    parts = [torch.addmm(half_norms, chunk, codebook.T, alpha=-1.0).argmin(dim=1) for chunk in vectors.split(rows)]
+    return torch.cat(parts)
+
+
+def perplexity(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:
+    """exp(entropy) of a usage histogram: the number of codes in use if all were used alike; 0 for an empty one."""
+    total = counts.sum()
+    if total == 0:
+        return torch.zeros((), device=counts.device)
+    p = counts / total
+    return torch.exp(-torch.special.xlogy(p, p).sum())
+
+
+class VectorQuantizerEMA(nn.Module):
+    """Maps each vector of z_e to its nearest code; learns the codebook by moving averages of what it is given.
+
+    z_e [32, 256, 16, 16] → 8192 vectors of 256 → nearest of 1024 codes → z_q [32, 256, 16, 16], indices [32, 16, 16].
+
+    Learning goes like an optimiser's: `forward` in training mode only gathers counts and sums; `step()` moves the
+    codebook and forgets them. So a batch cut in two by accumulation, or over several processes (`step()` sums over
+    all ranks of an initialised process group), moves the codebook as the whole batch does. In `eval()` mode nothing
+    is gathered. Everything is computed in fp32, whatever autocast says outside: a bf16 distance picks wrong codes.
+
+    Args:
+        num_codes: K, rows of the codebook.
+        code_dim: D, its columns.
+        decay: of the moving averages N_k ← decay·N_k + (1 − decay)·n_k, and of the sums likewise.
+        eps: Laplace smoothing of the counts, so that no code divides by zero.
+        learning: "ema", or "gradient": the codebook is a parameter and `codebook_loss` carries its gradient.
+
+    Deviation from the paper: counts start at one and sums at the codebook itself, so that a code which no vector
+    chooses stays where it is.
+    """
+
+    codebook: Tensor
+    ema_counts: Tensor
+    ema_sums: Tensor
+    pending_counts: Tensor
+    pending_sums: Tensor
+
+    def __init__(
+        self,
+        num_codes: int = 1024,
+        code_dim: int = 256,
+        decay: float = 0.99,
+        eps: float = 1e-5,
+        learning: Literal["ema", "gradient"] = "ema",
+    ) -> None:
+        super().__init__()
+        self.num_codes, self.code_dim, self.decay, self.eps = num_codes, code_dim, decay, eps
+        self.by_gradient = learning == "gradient"
+        codebook = torch.empty(num_codes, code_dim)
+        nn.init.kaiming_uniform_(codebook)
+        if self.by_gradient:
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+        self.register_buffer("ema_counts", torch.ones(num_codes))
+        self.register_buffer("ema_sums", codebook.clone())
+        # Gathered since the last step(); checkpoints are written between steps, where these are zero.
+        self.register_buffer("pending_counts", torch.zeros(num_codes), persistent=False)
+        self.register_buffer("pending_sums", torch.zeros(num_codes, code_dim), persistent=False)
+
+    @torch.no_grad()
+    def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
+        """Take over a codebook, such as k-means centres, and start the moving averages afresh."""
+        self.codebook.copy_(codebook)
+        self.ema_counts.fill_(1.0)
+        self.ema_sums.copy_(codebook)
+        self.pending_counts.zero_()
+        self.pending_sums.zero_()
+
+    def forward(self, z_e: Float[Tensor, "b d h w"]) -> Quantized:
+        with torch.autocast(z_e.device.type, enabled=False):
+            z = z_e.float()
+            b, _, h, w = z.shape
+            vectors = z.permute(0, 2, 3, 1).reshape(-1, self.code_dim)
+            indices = nearest_codes(vectors.detach(), self.codebook.detach())
+            if self.training:
+                self._gather(vectors.detach(), indices)
+            codes = F.embedding(indices, self.codebook).view(b, h, w, -1).permute(0, 3, 1, 2)
+            codebook_loss = F.mse_loss(codes, z.detach())
+            commit_loss = F.mse_loss(z, codes.detach())
+            # The value is the codes' to the last bit (z − z is 0), the gradient is z's.
+            z_q = codes.detach() + (z - z.detach())
+        return Quantized(z_q, indices.view(b, h, w), codebook_loss, commit_loss)
+
+    def lookup(self, indices: Int64[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        """The codes of a grid of indices. Raises IndexError for an index outside [0, num_codes)."""
+        if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.num_codes):
+            raise IndexError(f"code indices must be in [0, {self.num_codes})")
+        return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
+
+    def _gather(self, vectors: Float[Tensor, "n d"], indices: Int64[Tensor, "n"]) -> None:
+        self.pending_counts += torch.bincount(indices, minlength=self.num_codes)
+        if not self.by_gradient:
+            self.pending_sums.index_add_(0, indices, vectors)
+
+    @torch.no_grad()
+    def step(self) -> Float[Tensor, "k"]:
+        """Move the averages, and with them the codebook, by what was gathered since the last call.
+
+        Returns:
+            How many vectors chose each code since the last call, over all ranks.
+        """
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.pending_counts)
+            dist.all_reduce(self.pending_sums)
+        counts = self.pending_counts.clone()
+        self.ema_counts.lerp_(self.pending_counts, 1 - self.decay)
+        if not self.by_gradient:
+            self.ema_sums.lerp_(self.pending_sums, 1 - self.decay)
+            total = self.ema_counts.sum()
+            smoothed = (self.ema_counts + self.eps) / (total + self.num_codes * self.eps) * total
+            self.codebook.copy_(self.ema_sums / smoothed.unsqueeze(1))
+        self.pending_counts.zero_()
+        self.pending_sums.zero_()
+        return counts
+
+    def dead_codes(self, below: float) -> Bool[Tensor, "k"]:
+        """Codes whose moving average of uses is below that share of the mean over all codes."""
+        return self.ema_counts < below * self.ema_counts.mean()
+
+    @torch.no_grad()
+    def replace(self, which: Int64[Tensor, "m"], vectors: Float[Tensor, "m d"]) -> None:
+        """Put codes onto given vectors, with the mean usage as their count, and their sums to match."""
+        count = self.ema_counts.mean()
+        self.codebook[which] = vectors.float()
+        self.ema_counts[which] = count
+        self.ema_sums[which] = vectors.float() * count

@@ -1,0 +1,149 @@
+"""What happens beside training: checkpoints, pictures and histograms, an orderly stop, a progress bar."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+from torchvision.io import write_png
+from torchvision.utils import make_grid
+from tqdm.auto import tqdm
+
+from vq_core.data.augment import to_uint8
+from vq_core.training.runs import History, Run
+from vq_core.training.state import save_checkpoint
+from vq_core.training.step_module import StepModule
+from vq_core.training.vqvae_module import VQVAEModel
+
+
+class StoppedEarly(Exception):
+    """Raised inside `fit` at a step boundary after Ctrl-C, an interrupted kernel or SIGTERM; the state is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class Checkpoints(Callback):
+    """Saves `last.ckpt` every so often, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
+
+    Ctrl-C and SIGTERM are answered at the end of the step under way: the state is saved and training stops.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def restore_handlers(self) -> None:
+        """Give Ctrl-C and SIGTERM back to whom they belonged."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:  # asked twice: at once
+            self.restore_handlers()
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not module.at_step_boundary:
+            return
+        step, train = module.steps_done, module.config.train
+        if step % train.save_every == 0 or self._signal:
+            self._save(trainer, module, "last.ckpt")
+        if step % train.checkpoint_every == 0:
+            self._save(trainer, module, f"step={step}.ckpt")
+        if self._signal:
+            raise StoppedEarly(self._signal)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        if module.improved:
+            self._save(trainer, module, "best.ckpt")
+        self._save(trainer, module, "last.ckpt")
+
+    def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
+        state = module.training_state()
+        if trainer.is_global_zero:
+            save_checkpoint(self.run.folder / "checkpoints" / name, state)
+
+
+class Pictures(Callback):
+    """Every few hundred steps: a grid of validation images above their reconstructions, and the usage histogram."""
+
+    def __init__(self, run: Run, history: History, images: Tensor) -> None:
+        self.run, self.history, self.images = run, history, images
+        self.latest: Tensor | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        due = module.steps_done % module.config.train.image_every == 0 or module.steps_done == module.total_steps
+        if not (due and module.at_step_boundary):
+            return
+        self.latest = self.reconstruct(module)
+        if not trainer.is_global_zero:
+            return
+        grid = make_grid(self.latest, nrow=len(self.images), padding=2)
+        folder = self.run.folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        write_png(grid, str(folder / f"step={module.steps_done:06d}.png"))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("reconstructions", grid, module.steps_done)
+                if module.quantize:
+                    logger.experiment.add_histogram("codes", _as_samples(module.usage), module.steps_done)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("reconstructions", [grid.float() / 255], step=module.steps_done)
+        if module.quantize:
+            self.history.log_usage(module.usage.numpy(), module.steps_done)
+            module.usage.zero_()
+
+    @torch.no_grad()
+    def reconstruct(self, module: VQVAEModel) -> Tensor:
+        """Inputs, then reconstructions: uint8 [2n, 3, h, w]."""
+        module.eval()
+        x = self.images.to(module.device)
+        pair = torch.cat([x, module(x).float()])
+        module.train()
+        return to_uint8(pair).permute(0, 3, 1, 2).cpu()
+
+
+def _as_samples(usage: Tensor) -> Tensor:
+    """Code numbers, repeated as often as used (at most about 10,000 in all): what TensorBoard draws a histogram of."""
+    scale = max(1.0, float(usage.sum()) / 10_000)
+    return torch.repeat_interleave(torch.arange(len(usage)), (usage / scale).round().long())
+
+
+class Bar(Callback):
+    """A progress bar that counts steps, from where an interrupted run goes on."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.bar = tqdm(
+            total=module.total_steps, initial=module.steps_done, desc=self.label, unit="step", dynamic_ncols=True
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self.bar is not None
+        self.bar.update(module.steps_done - self.bar.n)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()

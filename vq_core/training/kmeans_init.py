@@ -1,0 +1,72 @@
+"""k-means over latents: the codebook's start, by Lloyd's algorithm from k-means++ seeds."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vq_core.models.quantizer_ema import nearest_codes
+
+Vectors = Float[Tensor, "n d"]
+
+
+def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor, "k d"]:
+    """Cluster vectors into k centres.
+
+    [65536, 256] → [1024, 256]. Seeds are spread out by k-means++ on a sample; a centre that loses all its vectors
+    moves onto one that lies far from its centre. With fewer distinct vectors than k, some centres are doubles that
+    differ by a trace of noise, so that each stays usable.
+
+    Raises:
+        ValueError: no vectors, or values that are not finite.
+    """
+    if len(vectors) == 0:
+        raise ValueError("k-means needs at least one vector")
+    if not bool(torch.isfinite(vectors).all()):
+        raise ValueError("k-means needs finite vectors")
+    vectors = vectors.float()
+    generator = torch.Generator(device=vectors.device).manual_seed(seed)
+    centres = _spread_seeds(vectors, k, generator)
+    for _ in range(iterations):
+        centres = _lloyd(vectors, centres)
+    return centres
+
+
+def inertia(vectors: Vectors, centres: Float[Tensor, "k d"]) -> float:
+    """Mean squared distance of the vectors to their nearest centre, summed over dimensions."""
+    return float((vectors - centres[nearest_codes(vectors, centres)]).square().sum(dim=1).mean())
+
+
+def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
+    """k-means++ in rounds: of a sample, vectors far from all seeds so far are likelier to become seeds.
+
+    Each round draws a k-th eighth at once (as in k-means||, arXiv:1203.6402), then distances are brought up to date.
+    """
+    sample = vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[: 16 * k]]
+    chosen = sample[:1]
+    nearest = (sample - chosen).square().sum(1)
+    while len(chosen) < k:
+        wanted = min(k - len(chosen), max(1, k // 8))
+        candidates = int((nearest > 0).sum())
+        if candidates == 0:  # fewer distinct vectors than centres
+            extra = sample[torch.arange(k - len(chosen), device=sample.device) % len(sample)]
+            noise = torch.randn(extra.shape, generator=generator, device=extra.device)
+            return torch.cat([chosen, extra + 1e-4 * (1 + extra.abs().mean()) * noise])
+        drawn = torch.multinomial(nearest, min(wanted, candidates), generator=generator)
+        fresh = sample[drawn]
+        chosen = torch.cat([chosen, fresh])
+        distance = (sample - fresh[nearest_codes(sample, fresh)]).square().sum(1)
+        nearest = torch.minimum(nearest, distance)
+        nearest[drawn] = 0
+    return chosen
+
+
+def _lloyd(vectors: Vectors, centres: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    assigned = nearest_codes(vectors, centres)
+    counts = torch.bincount(assigned, minlength=len(centres))
+    sums = torch.zeros_like(centres).index_add_(0, assigned, vectors)
+    moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+    empty = (counts == 0).nonzero().flatten()
+    if len(empty):
+        far: Int64[Tensor, m] = (vectors - moved[assigned]).square().sum(1).topk(min(len(empty), len(vectors))).indices
+        moved[empty[: len(far)]] = vectors[far]
+    return moved

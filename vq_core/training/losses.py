@@ -1,0 +1,89 @@
+"""The terms of L = λ_rec·L_rec + λ_vq·L_vq + λ_commit·L_commit + λ_perc·L_perc + λ_gan·L_gan."""
+
+import contextlib
+import io
+import warnings
+from typing import Literal
+from urllib.error import URLError
+
+import lpips
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+PerceptualNet = Literal["vgg", "squeeze", "random"]
+GanKind = Literal["hinge", "non_saturating"]
+Images = Float[Tensor, "b 3 h w"]
+
+_TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
+
+
+class MissingWeights(RuntimeError):
+    """Weights of a pretrained network are not on the disk and cannot be downloaded."""
+
+
+class PerceptualLoss(nn.Module):
+    """LPIPS (Zhang et al., arXiv:1801.03924) as a loss: a mean over the batch, with finite gradients.
+
+    "vgg" and "squeeze" are the `lpips` package's networks. "random" is its SqueezeNet with random weights and without
+    the learned weighting of channels: not LPIPS, but a comparison of features that needs no download.
+
+    Deviation: features are normalised by sqrt(Σ f² + ε), not sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
+
+    Raises:
+        MissingWeights: naming the file, its folder and the setting that does without.
+    """
+
+    def __init__(self, net: PerceptualNet) -> None:
+        super().__init__()
+        self.calibrated = net != "random"
+        trunk = "vgg" if net == "vgg" else "squeeze"
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # torchvision's notices on how lpips calls it
+            torch.manual_seed(0)
+            try:
+                model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
+            except (URLError, OSError) as error:
+                file, folder = _TRUNK_FILES[trunk], torch.hub.get_dir() + "/checkpoints"
+                raise MissingWeights(
+                    f"LPIPS-{trunk} needs {file} in {folder} and it cannot be downloaded ({error}); "
+                    "put it there, or set loss.perceptual_net=random, or loss.perceptual=0"
+                ) from None
+        self.scaling, self.net = model.scaling_layer, model.net
+        self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "PerceptualLoss":
+        """Stays in eval mode: its dropout is for training the LPIPS weights only."""
+        return super().train(False)
+
+    def forward(self, x_rec: Images, x: Images) -> Float[Tensor, ""]:
+        """Mean distance of two batches in [−1, 1]; the gradient flows to `x_rec` only."""
+        with torch.no_grad():
+            features = self.net(self.scaling(x))
+        total = x_rec.new_zeros(len(x))
+        for level, (f_rec, f) in enumerate(zip(self.net(self.scaling(x_rec)), features, strict=True)):
+            difference = (_unit(f_rec) - _unit(f)).square()
+            weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)
+            total = total + weighted.mean(dim=(1, 2, 3))
+        return total.mean()
+
+
+def _unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-10)
+
+
+def generator_loss(fake_logits: Float[Tensor, "b 1 h w"], kind: GanKind) -> Float[Tensor, ""]:
+    """L_gan: what the decoder minimises. Hinge (arXiv:1705.02894): −D(x̂); non-saturating: −log σ(D(x̂))."""
+    return -fake_logits.mean() if kind == "hinge" else F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(
+    real_logits: Float[Tensor, "b 1 h w"], fake_logits: Float[Tensor, "b 1 h w"], kind: GanKind
+) -> Float[Tensor, ""]:
+    """What the discriminator minimises; 1 (hinge) or log 2 (non-saturating) while it cannot tell real from fake."""
+    if kind == "hinge":
+        return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+    return 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())

@@ -1,0 +1,258 @@
+"""The trainings of the workbook: each finds its run by its settings, loads it if finished, goes on if broken off."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float, UInt16
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from vq_core.config import Config
+from vq_core.data.augment import to_float
+from vq_core.data.datamodule import AnimeDataModule, load_images
+from vq_core.data.ingest import PackedImages
+from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly
+from vq_core.training.kmeans_init import inertia, kmeans
+from vq_core.training.prior_module import CodesDataModule, PriorModel
+from vq_core.training.runs import History, Run, RunError, find_run
+from vq_core.training.state import load_checkpoint
+from vq_core.training.step_module import StepModule
+from vq_core.training.vqvae_module import VQVAEModel
+
+View = Callable[[Run, History, Pictures | None], Callback]
+
+
+def run_for(kind: str, config: Config) -> Run:
+    """The run folder of a training under this configuration and data, finished or not.
+
+    Raises:
+        DataError: the images are not prepared.
+    """
+    fingerprint = load_images(config).fingerprint
+    parents = {"kmeans": None, "phase1": "kmeans", "phase2": "phase1", "prior": "phase2"}
+    parent = parents[kind]
+    if (kind == "phase1" and config.quantizer.init != "kmeans") or (
+        kind == "phase2" and config.phase2.start_from == "scratch"
+    ):
+        parent = "kmeans" if kind == "phase2" and config.quantizer.init == "kmeans" else None
+    return find_run(kind, config, fingerprint, run_for(parent, config) if parent else None)
+
+
+def finished(kind: str, config: Config) -> Run:
+    """The finished run of a training. Raises `RunError`, naming the notebook to run first, where there is none."""
+    run = run_for(kind, config)
+    if not run.done:
+        notebook = {
+            "kmeans": "01_codebook_kmeans_init",
+            "phase1": "02_phase1_vqvae",
+            "phase2": "03_phase2_vqgan",
+            "prior": "04_phase3_prior",
+        }[kind]
+        raise RunError(f"{run.folder}: no finished {kind} run with these settings; run notebook {notebook} first")
+    return run
+
+
+def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | None, pictures: Tensor | None) -> None:
+    """Train to the end, going on from the run's last checkpoint if there is one.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, an interrupted kernel or SIGTERM; what was reached is saved.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "config.yaml").write_text(
+        yaml.safe_dump(module.config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
+    if run.last.is_file():
+        module.resume_from(load_checkpoint(run.last, (module.kind,)))
+    run.forget_after(module.steps_done)
+    history, checkpoints = History(run), Checkpoints(run)
+    painter = Pictures(run, history, pictures) if pictures is not None else None
+    shown = view(run, history, painter) if view else Bar(run.kind)
+    callbacks = [checkpoints, *([painter] if painter else []), shown]
+    loggers = [history, *_other_loggers(run, module.config)]
+    if module.finished:
+        return
+    trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load
+            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # inside Lightning, on torch 2.14
+            warnings.filterwarnings("ignore", ".*The number of training batches.*")  # log_every_n_steps is not used
+            trainer.fit(module, data)
+    except StoppedEarly as stop:
+        raise KeyboardInterrupt(
+            f"{run.name} is saved at step {module.steps_done} of {module.total_steps}; run it again to go on"
+        ) from stop
+    except torch.cuda.OutOfMemoryError:
+        raise RunError(
+            f"the GPU's memory does not hold a batch of {module.config.train.batch_size}: "
+            "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
+        ) from None
+    finally:
+        checkpoints.restore_handlers()
+
+
+def _other_loggers(run: Run, config: Config) -> list[Any]:
+    loggers: list[Any] = [TensorBoardLogger(run.folder, name="tensorboard", version="")]
+    if config.train.wandb:
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(name=run.name, save_dir=run.folder, project="vq-workbook"))
+    return loggers
+
+
+def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], folder: Path) -> L.Trainer:
+    """The one place where a Trainer is made. Steps, validation, checkpoints and clipping are ours (see StepModule)."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[config.train.device],
+        devices=1,
+        precision=config.train.precision,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        logger=loggers,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
+    best = load_checkpoint(run.best, (module.kind,))
+    run.update_result(
+        {
+            "kind": run.kind,
+            "profile": module.config.profile,
+            "steps": module.steps_done,
+            "best_step": best["steps_done"],
+            f"best_{module.monitor}": best["best"],
+            "seconds": round(module.seconds, 1),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            **extra,
+        }
+    )
+    return run
+
+
+def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
+    torch.set_float32_matmul_precision("high")
+    L.seed_everything(config.seed, verbose=False)
+    return run_for(kind, config), load_images(config)
+
+
+def _sample_images(packed: PackedImages, count: int = 8) -> Tensor:
+    return to_float(torch.from_numpy(packed.images[packed.val_rows[:count]]))
+
+
+def train_kmeans(config: Config, view: View | None = None) -> Run:
+    """Warm up the autoencoder without quantisation, then cluster its latents: the codebook that Phase 1 starts from."""
+    run, packed = _begin("kmeans", config)
+    if run.done:
+        return run
+    module = VQVAEModel(config, "kmeans")
+    fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
+    vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
+    centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
+    np.save(run.folder / "codebook.npy", centres.numpy())
+    return _finish(run, module, {"inertia": inertia(vectors, centres), "vectors": len(vectors)})
+
+
+def train_phase1(config: Config, view: View | None = None) -> Run:
+    """Phase 1, the VQ-VAE. Raises `RunError` where its k-means start is missing."""
+    run, packed = _begin("phase1", config)
+    if run.done:
+        return run
+    module = VQVAEModel(config, "phase1")
+    if config.quantizer.init == "kmeans":
+        start_from_kmeans(module, finished("kmeans", config))
+    fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
+    return _finish(run, module, {})
+
+
+def train_phase2(config: Config, view: View | None = None) -> Run:
+    """Phase 2, the VQ-GAN: from Phase 1's best checkpoint, or from scratch through both phases in one run."""
+    run, packed = _begin("phase2", config)
+    if run.done:
+        return run
+    module = VQVAEModel(config, "phase2")
+    if config.phase2.start_from == "phase1":
+        state = load_checkpoint(finished("phase1", config).best, ("phase1",))
+        module.load_state_dict(module.state_dict() | state["model"])
+        module.steps_before.fill_(state["steps_done"])
+    elif config.quantizer.init == "kmeans":
+        start_from_kmeans(module, finished("kmeans", config))
+    fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
+    return _finish(run, module, {})
+
+
+def train_prior(config: Config, view: View | None = None) -> Run:
+    """Phase 3, the prior, on the codes of Phase 2's best autoencoder."""
+    run, packed = _begin("prior", config)
+    if run.done:
+        return run
+    codes = extract_codes(finished("phase2", config), config)
+    train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
+    module = PriorModel(config)
+    fit(run, module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), train, val), view, None)
+    return _finish(run, module, {"parameters": sum(p.numel() for p in module.parameters())})
+
+
+TRAININGS = {"kmeans": train_kmeans, "phase1": train_phase1, "phase2": train_phase2, "prior": train_prior}
+
+
+def start_from_kmeans(module: VQVAEModel, run: Run) -> None:
+    """Give a fresh autoencoder the warm-up's weights and the clustered codebook."""
+    weights = load_checkpoint(run.best, ("kmeans",))["model"]
+    own = module.state_dict()
+    module.load_state_dict(own | {key: value for key, value in weights.items() if not key.startswith("quantizer.")})
+    module.quantizer.set_codebook(torch.from_numpy(np.load(run.folder / "codebook.npy")))
+
+
+@torch.no_grad()
+def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> Float[Tensor, "n d"]:
+    """z_e of training images as vectors, at most `kmeans.vectors_per_code` for each code, drawn by the seed."""
+    rows = packed.train_rows[: config.kmeans.images]
+    parts = [
+        model.latents(to_float(torch.from_numpy(packed.images[part])))
+        .permute(0, 2, 3, 1)
+        .reshape(-1, config.model.code_dim)
+        for part in np.array_split(rows, max(1, len(rows) // 32))
+    ]
+    vectors = torch.cat(parts)
+    generator = torch.Generator().manual_seed(config.seed)
+    return vectors[
+        torch.randperm(len(vectors), generator=generator)[: config.kmeans.vectors_per_code * config.model.num_codes]
+    ]
+
+
+@torch.no_grad()
+def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarray, "n h w"]:
+    """Codes of all packed images by a run's best autoencoder; computed once and kept in `codes.npy` of the run."""
+    path, packed = run.folder / "codes.npy", load_images(config)
+    if path.is_file():
+        return np.load(path)
+    device = "cuda" if torch.cuda.is_available() and config.train.device != "cpu" else "cpu"
+    model = VQVAEModel.load(run.best).to(device)
+    parts = [
+        model.encode(to_float(torch.from_numpy(packed.images[start : start + batch]).to(device))).cpu().numpy()
+        for start in tqdm(range(0, len(packed.images), batch), desc="codes", unit="batch", leave=False)
+    ]
+    codes = np.concatenate(parts).astype(np.uint16)
+    draft = path.with_suffix(".part.npy")
+    np.save(draft, codes)
+    draft.replace(path)
+    return codes

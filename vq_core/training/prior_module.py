@@ -1,0 +1,115 @@
+"""Phase 3: the transformer prior in training."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vq_core.config import Config, config_from_dict
+from vq_core.data.datamodule import stretch_loader, val_loader
+from vq_core.models import CodeTransformer
+from vq_core.training.state import load_checkpoint
+from vq_core.training.step_module import StepModule
+
+Sequences = Int64[Tensor, "b n"]
+
+
+class CodesDataModule(L.LightningDataModule):
+    """Training and validation batches of code sequences [b, n], from codes extracted once [N, h, w]."""
+
+    def __init__(self, config: Config, codes: Int64[Tensor, "count h w"], train_rows: Tensor, val_rows: Tensor) -> None:
+        super().__init__()
+        self.config, self.train_rows, self.val_rows = config, train_rows, val_rows
+        self.codes = codes.flatten(1)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        prior = self.config.prior
+        return stretch_loader(self.trainer, self.train_rows, prior.batch_size, prior.val_every)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return val_loader(self.trainer, self.val_rows, self.config.prior.batch_size)
+
+    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Sequences:
+        return self.codes[batch.cpu()].long().to(batch.device)
+
+
+class PriorModel(StepModule):
+    """The causal transformer with its loss: cross-entropy of the next code, reported in bits per token.
+
+    codes [64, 256] → logits [64, 256, 1024]; log2(1024) = 10 bits is what guessing costs.
+    """
+
+    kind = "prior"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        prior = config.prior
+        self.transformer = CodeTransformer(
+            config.model.num_codes, config.grid, prior.dim, prior.layers, prior.heads, prior.dropout
+        )
+        self.total_steps, self.peak_lr = prior.steps, prior.lr
+        self.warmup_steps = min(prior.warmup_steps, prior.steps // 2)
+        self.monitor, self.patience, self.accumulate = "bits", prior.patience, 1
+        self._val = torch.zeros(2)
+
+    @classmethod
+    def load(cls, run_or_checkpoint: str | Path) -> "PriorModel":
+        """The prior of a run's best checkpoint, or of a given file, in eval mode. Raises `CheckpointError`."""
+        path = Path(run_or_checkpoint)
+        if path.is_dir():
+            path = path / "checkpoints" / "best.ckpt"
+        state = load_checkpoint(path, ("prior",))
+        model = cls(config_from_dict(state["config"]))
+        model.load_state_dict(state["model"])
+        return model.eval().requires_grad_(False)
+
+    def forward(self, codes: Sequences) -> Float[Tensor, "b n k"]:
+        """Logits of every position given those before it."""
+        return self.transformer(codes)
+
+    def bits(self, codes: Sequences) -> Float[Tensor, "b n"]:
+        """−log2 p of every code given those before it."""
+        logits = self(codes)
+        return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="none").view(
+            codes.shape
+        ) / math.log(2)
+
+    def training_step(self, codes: Sequences, batch_idx: int) -> None:
+        bits = self.bits(codes).mean()
+        self.manual_backward(bits * math.log(2))
+        self.finish_batch({"bits": bits}, len(codes))
+
+    def apply_update(self) -> None:
+        optimizer: Any = self.optimizers()
+        self._sums["grad_norm"] = self._sums.get("grad_norm", 0) + self.step_optimizer(
+            optimizer, list(self.parameters()), self.config.optim.clip
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self._val = torch.zeros(2)
+
+    def validation_step(self, codes: Sequences, batch_idx: int) -> None:
+        self._val += torch.tensor([float(self.bits(codes).sum()), codes.numel()])
+
+    def on_validation_epoch_end(self) -> None:
+        total, count = self._val.tolist()
+        self.finish_validation({"bits": total / count})
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.parameters() if p.dim() == 2]
+        rest = [p for p in self.parameters() if p.dim() != 2]
+        prior = self.config.prior
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": prior.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda")
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer

@@ -1,0 +1,173 @@
+"""Run folders: where each training leaves its checkpoints, figures and pictures, and how a run is found again.
+
+`data/runs/phase1-demo-1a2b3c4d/` is named by the phase, the profile and a hash of every setting that matters to it,
+of the data's fingerprint and of the run that it starts from. The same settings lead to the same folder: a finished
+run is loaded, an interrupted one goes on.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from vq_core.config import Config, data_dir
+
+# Settings that decide what each kind of run computes; the rest (logging, device, sweep …) does not change its name.
+_GROUPS = {
+    "kmeans": ("data", "model", "quantizer", "kmeans", "loss", "optim", "phase1", "train"),
+    "phase1": ("data", "model", "quantizer", "loss", "optim", "phase1", "train"),
+    "phase2": ("data", "model", "quantizer", "loss", "discriminator", "optim", "phase2", "train"),
+    "prior": ("model", "prior", "optim"),
+}
+_IGNORED = {
+    "data": {"source", "avatars"},  # the fingerprint stands for them
+    "train": {"device", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"},
+}
+_GAN_KEYS = {"gan", "gan_kind", "gan_start", "gan_ramp"}
+
+
+class RunError(RuntimeError):
+    """A run that is missing or cannot be used; the message says what to run first."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Folder name: phase, profile and hash."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """Which training: kmeans, phase1, phase2 or prior."""
+        return self.name.split("-")[0]
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation figure."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which training goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / "result.json").is_file()
+
+    def result(self) -> dict[str, Any]:
+        """The figures that the run ended with. Raises `RunError` while it has not ended."""
+        try:
+            return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.folder}: this run has not finished") from None
+
+    def update_result(self, figures: dict[str, Any]) -> None:
+        """Add figures to `result.json`."""
+        path = self.folder / "result.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(known | figures, indent=2, ensure_ascii=False), encoding="utf-8")
+        draft.replace(path)
+
+    def config(self) -> dict[str, Any]:
+        """All settings that the run was started with."""
+        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+
+    def history(self) -> list[dict[str, float]]:
+        """Logged rows in order: each has `step` and some of the figures (`train/rec`, `val/psnr` …)."""
+        return _read_lines(self.folder / "history.jsonl")
+
+    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of one logged figure."""
+        rows = [(row["step"], row[name]) for row in self.history() if name in row]
+        return np.array([s for s, _ in rows]), np.array([v for _, v in rows])
+
+    def usage(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps [t] and how often each code was chosen since the entry before [t, K]."""
+        rows = _read_lines(self.folder / "usage.jsonl")
+        return np.array([row["step"] for row in rows]), np.array([row["counts"] for row in rows])
+
+    def forget_after(self, step: int) -> None:
+        """Drop logged rows later than a step: what a resumed run is about to log again."""
+        for name in ("history.jsonl", "usage.jsonl"):
+            path = self.folder / name
+            if path.is_file():
+                kept = [json.dumps(row) + "\n" for row in _read_lines(path) if row["step"] <= step]
+                path.write_text("".join(kept), encoding="utf-8")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a line that an abrupt end cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def find_run(kind: str, config: Config, fingerprint: str, parent: Run | None = None) -> Run:
+    """The run folder that these settings, data and parent run lead to, whether it exists or not."""
+    tree = config.model_dump(mode="json")
+    relevant: dict[str, Any] = {"seed": config.seed, "data": fingerprint, "parent": parent.name if parent else None}
+    for group in _GROUPS[kind]:
+        ignored = _IGNORED.get(group, set()) | (_GAN_KEYS if group == "loss" and kind != "phase2" else set())
+        relevant[f"settings of {group}"] = {key: value for key, value in tree[group].items() if key not in ignored}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+    return Run(data_dir() / "runs" / f"{kind}-{config.profile}-{digest}")
+
+
+def all_runs() -> list[Run]:
+    """Every finished run on this disk, by name."""
+    return [Run(path.parent) for path in sorted((data_dir() / "runs").glob("*/result.json"))]
+
+
+class History(Logger):
+    """Lightning logger that appends each row of figures to `history.jsonl` and keeps them for the live view."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.rows: list[dict[str, float]] = run.history()
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.run.name
+
+    @property
+    def version(self) -> str:
+        """Always empty: a run is one version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the settings are in `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        row = {"step": step or 0, **{name: round(float(value), 6) for name, value in metrics.items()}}
+        self.rows.append(row)
+        with (self.run.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @rank_zero_only
+    def log_usage(self, counts: np.ndarray, step: int) -> None:
+        """Append one usage histogram."""
+        with (self.run.folder / "usage.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "counts": counts.astype(int).tolist()}) + "\n")

@@ -1,0 +1,18 @@
+"""What changes with the step: the learning rate and the weight of the GAN term. Pure functions of the step."""
+
+import math
+
+
+def warmup_cosine(step: int, *, total: int, warmup: int, start: float, peak: float, end: float) -> float:
+    """Learning rate: linear from `start` to `peak` over `warmup` steps, then a cosine to `end` at step `total`."""
+    if step < warmup:
+        return start + (peak - start) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def gan_weight(step: int, *, weight: float, start: int, ramp: int) -> float:
+    """λ_gan: 0 before `start`, then linear up to `weight` over `ramp` steps, constant afterwards."""
+    if step < start:
+        return 0.0
+    return weight * min(1.0, (step - start + 1) / max(1, ramp))

@@ -1,0 +1,211 @@
+"""What the autoencoder and the prior share in training: counting steps, learning rates, records, exact resume.
+
+A *step* is one update of the model, whatever the accumulation and however many optimisers there are. Lightning counts
+otherwise (its `global_step` counts every optimiser), so nothing here asks Lightning for a step, and its own
+checkpoints are not used: a run goes on by a fresh `fit` over the batches that remain, from a state of ours.
+"""
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from vq_core.config import Config
+from vq_core.training.schedules import warmup_cosine
+from vq_core.training.state import rng_state, set_rng_state
+
+
+class StepModule(L.LightningModule):
+    """Base of `VQVAEModel` and `PriorModel`.
+
+    A sub-class sets `kind`, `total_steps`, `peak_lr`, `warmup_steps` and `monitor`, calls `finish_batch` at the end
+    of every training batch, and overrides `apply_update`.
+    """
+
+    kind: str
+    total_steps: int
+    peak_lr: float
+    warmup_steps: int
+    monitor: str  # the validation figure that "best" and early stopping look at; lower is better
+    patience: int
+    accumulate: int
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        self.steps_done = 0
+        self.best = math.inf
+        self.validations_since_best = 0
+        self.improved = False
+        self.seconds = 0.0  # spent in training and validation, before an interruption too
+        self._batches = 0
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._clock = (0, time.monotonic())
+        self._plateau: ReduceLROnPlateau | None = None
+        self._pending: dict[str, Any] | None = None
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def finish_batch(self, terms: dict[str, Tensor], images: int) -> None:
+        """Take note of a batch's loss terms; when the effective batch is complete, make the update and count it."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=self.device)) + value.detach()
+        self._count += 1
+        self._batches += 1
+        if self._batches % self.accumulate:
+            return
+        self._set_learning_rates()
+        self.apply_update()
+        self.steps_done += 1
+        if self.steps_done % self.config.train.log_every == 0 or self.steps_done == self.total_steps:
+            self._log_train(images)
+
+    def apply_update(self) -> None:
+        """Clip, step every optimiser, zero the gradients."""
+        raise NotImplementedError
+
+    @property
+    def batches_done(self) -> int:
+        """Training batches behind this one, over all that came before an interruption too."""
+        return self.steps_done * self.accumulate + self._batches % self.accumulate
+
+    @property
+    def at_step_boundary(self) -> bool:
+        """Whether no batch of an unfinished step is under way: only then can the state be saved."""
+        return self._batches % self.accumulate == 0
+
+    def step_optimizer(self, optimizer: Any, parameters: list[nn.Parameter], clip: float) -> Tensor:
+        """Clip the unscaled gradients, update, zero; returns the norm before clipping."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        if scaler is not None:  # skips the update where fp16 overflowed
+            scaler.step(optimizer.optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the main optimiser at a step, as the schedule has it (before any halving at a plateau)."""
+        optim = self.config.optim
+        if optim.schedule == "plateau":
+            return self.peak_lr if step >= self.warmup_steps else self._warm(step)
+        return warmup_cosine(
+            step,
+            total=self.total_steps,
+            warmup=self.warmup_steps,
+            start=optim.lr_start,
+            peak=self.peak_lr,
+            end=min(optim.lr_end, self.peak_lr),
+        )
+
+    def _warm(self, step: int) -> float:
+        start = self.config.optim.lr_start
+        return start + (self.peak_lr - start) * step / self.warmup_steps
+
+    def _set_learning_rates(self) -> None:
+        if self._plateau is not None and self.steps_done > self.warmup_steps:
+            return  # from here on the rate is the plateau scheduler's
+        factor = self.learning_rate(self.steps_done) / self.peak_lr
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["initial_lr"]
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return self.trainer.optimizers
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or validation has not improved for too long."""
+        return self.steps_done >= self.total_steps or self.validations_since_best >= self.patience
+
+    # --- records --------------------------------------------------------------------------------------------------
+
+    def record(self, values: dict[str, float]) -> None:
+        """Hand figures of this step to every logger."""
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.steps_done)
+
+    def _log_train(self, images: int) -> None:
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise FloatingPointError(
+                f"{', '.join(bad)} is not finite at step {self.steps_done}; lower the learning rate"
+            )
+        steps, since = self._clock
+        now = time.monotonic()
+        if self.steps_done > steps > 0:
+            means["images_per_second"] = (self.steps_done - steps) * self.accumulate * images / (now - since)
+        self.seconds += now - since
+        self._clock = (self.steps_done, now)
+        for number, optimizer in enumerate(self._optimizers()):
+            means["lr" if number == 0 else "lr_discriminator"] = optimizer.param_groups[0]["lr"]
+        self._sums, self._count = {}, 0
+        self.record({f"train/{name}": value for name, value in means.items()})
+
+    def finish_validation(self, values: dict[str, float]) -> None:
+        """Record validation figures, remember whether they are the best, stop when they have not been for long."""
+        self.record({f"val/{name}": value for name, value in values.items()})
+        value = values[self.monitor]
+        self.improved = value < self.best
+        self.best = min(self.best, value)
+        self.validations_since_best = 0 if self.improved else self.validations_since_best + 1
+        if self._plateau is not None:
+            self._plateau.step(value)
+        if self.finished:
+            self.trainer.should_stop = True
+
+    # --- resume ---------------------------------------------------------------------------------------------------
+
+    def training_state(self) -> dict[str, Any]:
+        """All that a later `fit` needs to go on from here, as tensors and plain values."""
+        return {
+            "kind": self.kind,
+            "config": self.config.model_dump(mode="json"),
+            "steps_done": self.steps_done,
+            "best": self.best,
+            "validations_since_best": self.validations_since_best,
+            "seconds": self.seconds,
+            "model": self.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
+            "plateau": self._plateau.state_dict() if self._plateau is not None else None,
+            "scaler": self.trainer.precision_plugin.state_dict(),
+            "rng": rng_state(),
+        }
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; optimisers and random generators follow when `fit` starts."""
+        self.load_state_dict(state["model"])
+        self.steps_done, self.seconds = state["steps_done"], state["seconds"]
+        self.best, self.validations_since_best = state["best"], state["validations_since_best"]
+        self._pending = state
+
+    def on_train_start(self) -> None:
+        self._clock = (self.steps_done, time.monotonic())
+        if self.config.optim.schedule == "plateau":
+            self._plateau = ReduceLROnPlateau(
+                self._optimizers()[0],
+                factor=0.5,
+                patience=self.config.optim.plateau_patience,
+                min_lr=self.config.optim.lr_end,
+            )
+        state, self._pending = self._pending, None
+        if state is None:
+            return
+        for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state["plateau"])
+        if state["scaler"]:
+            self.trainer.precision_plugin.load_state_dict(state["scaler"])
+        set_rng_state(state["rng"])
