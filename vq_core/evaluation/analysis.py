@@ -1,0 +1,120 @@
+"""What codes mean: where they occur, which patches they stand for, what can be read off them, what is near to what."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from vq_core.data.ingest import DataError
+from vq_core.data.packed import PackedImages
+
+CodeGrids = Int[np.ndarray, "n h w"]
+
+
+def code_patches(
+    packed: PackedImages, codes: CodeGrids, code: int, count: int, margin: int = 1
+) -> list[UInt8[np.ndarray, "s s 3"]]:
+    """Image patches that map to a code, with `margin` grid cells around each; at most one per image.
+
+    Of fewer than `count` occurrences all are given.
+    """
+    grid, size = codes.shape[1], packed.images.shape[1]
+    cell = size // grid
+    images, rows, columns = np.nonzero(codes == code)
+    _, first = np.unique(images, return_index=True)
+    patches = []
+    for n in first[:count]:
+        top = np.clip((rows[n] - margin) * cell, 0, size - (2 * margin + 1) * cell)
+        left = np.clip((columns[n] - margin) * cell, 0, size - (2 * margin + 1) * cell)
+        side = (2 * margin + 1) * cell
+        patches.append(packed.images[images[n], top : top + side, left : left + side])
+    return patches
+
+
+def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h w"]:
+    """Perplexity of the codes at each position of the grid: 1 where all avatars have the same code."""
+    flat = codes.reshape(len(codes), -1)
+    entropy = []
+    for position in range(flat.shape[1]):
+        p = np.bincount(flat[:, position], minlength=num_codes) / len(flat)
+        entropy.append(-(p[p > 0] * np.log(p[p > 0])).sum())
+    return np.exp(np.array(entropy)).reshape(codes.shape[1:])
+
+
+def avatar_attributes(packed: PackedImages, raw: Path) -> dict[str, list[str]]:
+    """The recorded attributes of the built-in avatars, in the order of the packed rows ("" for an unlisted file).
+
+    Args:
+        raw: the folder of the original images.
+
+    Raises:
+        DataError: the images are not the built-in avatars.
+    """
+    table = raw / "attributes.csv"
+    if not table.is_file():
+        raise DataError(f"{table}: attributes are known of the built-in avatars only (data.source=avatars)")
+    with table.open(newline="", encoding="utf-8") as file:
+        known = {row["file"]: row for row in csv.DictReader(file)}
+    names = [name for name in next(iter(known.values())) if name != "file"]
+    return {name: [known.get(entry.file, {}).get(name, "") for entry in packed.kept] for name in names}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a linear classifier reads one attribute off the codes of held-out avatars."""
+
+    attribute: str
+    classes: int
+    accuracy: float
+    majority: float  # what always saying the most frequent value reaches
+
+
+def linear_probes(
+    features: Float[np.ndarray, "n d"], attributes: dict[str, list[str]], packed: PackedImages, components: int = 128
+) -> list[Probe]:
+    """Fit a logistic regression per attribute on training avatars and score it on validation avatars.
+
+    Features (the code vectors of all positions, flattened) are first reduced by PCA. Best first.
+    """
+    train, val = packed.train_rows, packed.val_rows
+    reduce = make_pipeline(
+        PCA(min(components, len(train) - 1), random_state=0, svd_solver="randomized"), StandardScaler()
+    )
+    x_train, x_val = reduce.fit_transform(features[train]), reduce.transform(features[val])
+    probes = []
+    for name, values in attributes.items():
+        y = np.array(values)
+        y_train, y_val = y[train], y[val]
+        if len(set(y_train)) < 2:
+            continue
+        known = np.isin(y_val, y_train) & (y_val != "")
+        model = LogisticRegression(max_iter=200, C=0.1).fit(x_train[y_train != ""], y_train[y_train != ""])
+        guess = DummyClassifier().fit(x_train, y_train)
+        scores = [float(fitted.score(x_val[known], y_val[known])) for fitted in (model, guess)]
+        probes.append(Probe(name, len(set(y_train)), *scores))
+    return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)
+
+
+def nearest_training(
+    images: UInt8[np.ndarray, "b h w 3"], packed: PackedImages, neighbours: int = 1
+) -> tuple[Float[np.ndarray, "b m"], Int[np.ndarray, "b m"]]:
+    """Nearest training images: root mean squared difference of 32×32 thumbnails (0 to 255), and their rows."""
+    search = NearestNeighbors(n_neighbors=neighbours).fit(_thumbnails(packed.images[packed.train_rows]))
+    distance, index = search.kneighbors(_thumbnails(images))
+    return distance / _thumbnails(images[:1]).shape[1] ** 0.5, packed.train_rows[index]
+
+
+def _thumbnails(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+    n, size = len(images), images.shape[1]
+    side = min(32, size)
+    cell = size // side
+    small = images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))
+    return small.reshape(n, -1).astype(np.float32)

@@ -1,0 +1,70 @@
+"""Figures of an autoencoder on held-out images, and of a prior on held-out codes."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vq_core.config import Config
+from vq_core.data.augment import to_float
+from vq_core.data.packed import PackedImages
+from vq_core.evaluation.count_models import bigram_bits, unigram_bits
+from vq_core.evaluation.metrics import gradient_energy, psnr, ssim, usage
+from vq_core.models.quantizer_ema import perplexity
+from vq_core.training.losses import PerceptualLoss
+from vq_core.training.vqvae_module import VQVAEModel
+
+
+@torch.no_grad()
+def reconstruction_figures(
+    model: VQVAEModel, packed: PackedImages, lpips_net: PerceptualLoss | None = None, batch: int = 32
+) -> dict[str, float]:
+    """PSNR, SSIM, L1, sharpness, codes used and perplexity on all validation images; LPIPS where a network is given.
+
+    PSNR and SSIM are means over images with their standard errors (`…_se`); sharpness is the ratio of gradient
+    energies, all reconstructions over all inputs.
+    """
+    device = next(model.parameters()).device
+    parts: dict[str, list[Tensor]] = {}
+    counts = torch.zeros(model.config.model.num_codes)
+    rows = packed.val_rows
+    for start in range(0, len(rows), batch):
+        x = images_of(packed, rows[start : start + batch]).to(device)
+        out = model.reconstruct(x)
+        figures = {
+            "psnr": psnr(out.x_rec, x),
+            "ssim": ssim(out.x_rec, x),
+            "l1": (out.x_rec - x).abs().mean(dim=(1, 2, 3)),
+            "energy_rec": gradient_energy(out.x_rec),
+            "energy": gradient_energy(x),
+        }
+        if lpips_net is not None:
+            figures["lpips"] = lpips_net.to(device)(out.x_rec, x).expand(len(x))
+        for name, value in figures.items():
+            parts.setdefault(name, []).append(value.cpu())
+        if out.quantized is not None:
+            counts += usage(out.quantized.indices.cpu(), len(counts))
+    values = {name: torch.cat(part) for name, part in parts.items()}
+    sharpness = float(values.pop("energy_rec").sum() / values.pop("energy").sum())
+    result = {name: float(value.mean()) for name, value in values.items()} | {"sharpness": sharpness}
+    result |= {f"{name}_se": float(values[name].std() / len(rows) ** 0.5) for name in ("psnr", "ssim")}
+    if model.quantize:
+        result |= {"perplexity": float(perplexity(counts)), "codes_used": float((counts > 0).float().mean())}
+    return result | {"images": float(len(rows))}
+
+
+def images_of(packed: PackedImages, rows: Int[np.ndarray, "b"] | list[int]) -> Float[Tensor, "b 3 h w"]:
+    """Packed images of some rows as floats in [−1, 1]."""
+    return to_float(torch.from_numpy(packed.images[np.asarray(rows)]))
+
+
+def bits_figures(codes: Int[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
+    """Bits per held-out token of the count models that the prior is compared with."""
+    flat = codes.reshape(len(codes), -1).astype(np.int64)
+    train, held_out = flat[packed.train_rows], flat[packed.val_rows]
+    k = config.model.num_codes
+    return {
+        "uniform": float(np.log2(k)),
+        "unigram": unigram_bits(train, held_out, k),
+        "bigram": bigram_bits(train, held_out, k),
+    }

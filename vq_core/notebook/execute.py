@@ -1,0 +1,78 @@
+"""Executes the notebooks in order, with progress in the terminal, and keeps each with its outputs and as HTML."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from tqdm.auto import tqdm
+
+
+class _Client(NotebookClient):
+    """Shows the cell under way and, while it trains, the line of text of its live view."""
+
+    bar: tqdm
+
+    def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
+        content = msg["content"]
+        if msg["msg_type"] in ("display_data", "update_display_data") and "image/png" in content.get("data", {}):
+            text = content["data"].get("text/plain", "")
+            if " step " in text:
+                self.bar.set_postfix_str(text)
+        return super().output(outs, msg, display_id, cell_index)
+
+
+def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = None) -> None:
+    """Run every notebook (or those whose name contains `only`) and write `NN_name.ipynb` and `.html` to `out`.
+
+    Stops at the first cell that fails, after writing what there is.
+
+    Raises:
+        click.ClickException: no such notebook, or a cell failed; names the notebook, the cell and the error.
+    """
+    chosen = [path for path in sorted(notebooks.glob("[0-9]*.ipynb")) if only is None or only in path.name]
+    if not chosen:
+        raise click.ClickException(f"{notebooks}: no notebook's name contains '{only}'")
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ["VQ_PROFILE"] = profile
+    started = time.monotonic()
+    for path in chosen:
+        _execute(path, out)
+    minutes = (time.monotonic() - started) / 60
+    click.echo(f"{len(chosen)} notebooks done in {minutes:.1f} min; results and HTML copies: {out}")
+
+
+def _execute(path: Path, out: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    client = _Client(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.store_widget_state = False
+    error: CellExecutionError | None = None
+    with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
+        client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
+        try:
+            client.execute()
+        except CellExecutionError as failure:
+            error = failure
+        finally:
+            _clean(notebook)
+            nbformat.write(notebook, out / path.name)
+            html, _ = HTMLExporter().from_notebook_node(notebook)
+            (out / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
+    if error is not None:
+        raise click.ClickException(
+            f"{path.name}: {error.ename}: {error.evalue} (see {(out / path.name).with_suffix('.html')})"
+        )
+
+
+def _clean(notebook: NotebookNode) -> None:
+    """Drop what goes stale in a file: widget state and times of execution."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)

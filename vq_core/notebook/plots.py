@@ -1,0 +1,191 @@
+"""Figures: numbers and pictures in, a matplotlib `Figure` out. Nothing here reads files or trains."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vq_core.training.runs import Run
+
+BLUE, ORANGE, GREEN, RED, GREY = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98"
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 80,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+}
+Pictures = Sequence[np.ndarray] | np.ndarray
+
+
+def figure(rows: int = 1, columns: int = 1, width: float = 10.0, height: float = 3.0) -> tuple[Figure, np.ndarray]:
+    """An empty figure in the workbook's style and its axes [rows, columns]; shown when it is a cell's last value."""
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    plt.close(fig)  # else the notebook shows it twice
+    return fig, axes
+
+
+def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.15) -> Figure:
+    """uint8 pictures [n, h, w, 3] in rows of `columns`, with a title over each where given."""
+    rows = -(-len(pictures) // columns)
+    fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)))
+    for number, ax in enumerate(axes.flat):
+        ax.axis("off")
+        if number < len(pictures):
+            ax.imshow(pictures[number])
+            if titles:
+                ax.set_title(titles[number], fontsize=8, fontweight="normal", pad=2)
+    _close_together(fig)
+    return fig
+
+
+def rows_of_images(rows: Mapping[str, Pictures], side: float = 1.15) -> Figure:
+    """Rows of pictures under each other, each with its label on the left: input, Phase 1, Phase 2 …"""
+    columns = max(len(pictures) for pictures in rows.values())
+    fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for number, ax in enumerate(line):
+            ax.set(xticks=[], yticks=[])
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+            if number < len(pictures):
+                ax.imshow(pictures[number])
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    _close_together(fig)
+    return fig
+
+
+def _close_together(fig: Figure) -> None:
+    layout: Any = fig.get_layout_engine()
+    layout.set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+
+
+def zoom(pictures: Pictures, top: float, left: float, side: float) -> list[np.ndarray]:
+    """The same square cut out of every picture; place and side as shares of the image."""
+    size = pictures[0].shape[0]
+    y, x, s = round(top * size), round(left * size), round(side * size)
+    return [picture[y : y + s, x : x + s] for picture in pictures]
+
+
+def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0, height: float = 2.7) -> Figure:
+    """One panel per logged figure (name → title), one line per run; training dotted where validation is there too."""
+    fig, axes = figure(1, len(names), width, height)
+    for ax, (name, title) in zip(axes[0], names.items(), strict=True):
+        for colour, (label, run) in zip((BLUE, ORANGE, GREEN, RED, GREY), runs.items(), strict=False):
+            steps, values = run.curve(name)
+            marker = {"marker": "o", "markersize": 3} if len(steps) < 15 else {}
+            ax.plot(steps, values, color=colour, label=label, lw=1.4, **marker)
+        ax.set(title=title, xlabel="step")
+    if len(runs) > 1:
+        axes[0][0].legend()
+    return fig
+
+
+def lines(x: Sequence[float], series: dict[str, Sequence[float]], title: str, xlabel: str, log: bool = False) -> Figure:
+    """Several series over one axis."""
+    fig, axes = figure(1, 1, 6, 2.7)
+    for colour, (label, values) in zip((BLUE, ORANGE, GREEN, RED), series.items(), strict=False):
+        axes[0][0].plot(x, values, color=colour, label=label)
+    axes[0][0].set(title=title, xlabel=xlabel, yscale="log" if log else "linear")
+    axes[0][0].legend()
+    return fig
+
+
+def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None, unit: str = "") -> Figure:
+    """Horizontal bars with their numbers; a reference value per bar is drawn as a mark."""
+    fig, axes = figure(1, 1, 7, 0.6 + 0.27 * len(values))
+    ax, names = axes[0][0], list(values)
+    ax.barh(names, list(values.values()), color=BLUE, height=0.7)
+    for number, (name, value) in enumerate(values.items()):
+        ax.text(value, number, f" {value:.3g}{unit}", va="center", fontsize=8.5)
+        if reference:
+            ax.plot([reference[name]] * 2, [number - 0.35, number + 0.35], color=RED, lw=2)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_title(title)
+    return fig
+
+
+def draw_usage(ax: Axes, counts: np.ndarray, title: str = "", by_usage: bool = True) -> None:
+    """Usage of every code on given axes: dead ones red, rare ones (below a tenth of the mean) orange, the rest blue."""
+    order = np.argsort(-counts, kind="stable") if by_usage else np.arange(len(counts))
+    share = counts[order] / max(1.0, counts.sum()) * len(counts)
+    colours = np.where(share == 0, RED, np.where(share < 0.1, ORANGE, BLUE))
+    ax.bar(np.arange(len(counts)), np.maximum(share, 0.02 * share.max()), width=1.0, color=colours.tolist())
+    ax.axhline(1.0, color=GREY, lw=1, ls="--")
+    p = counts[counts > 0] / max(1.0, counts.sum())
+    perplexity = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
+    used = f"{(counts > 0).mean():.0%} used, perplexity {perplexity:.0f} of {len(counts)}"
+    ax.set(
+        title=f"{title}: {used}" if title else used,
+        xlabel="codes, most used first" if by_usage else "code",
+        ylabel="usage / mean",
+    )
+
+
+def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0) -> Figure:
+    """Usage histograms side by side: label → counts [K]."""
+    fig, axes = figure(1, len(usages), width, 2.6)
+    for ax, (label, counts) in zip(axes[0], usages.items(), strict=True):
+        draw_usage(ax, np.asarray(counts, dtype=float), label, by_usage)
+    return fig
+
+
+def usage_over_time(steps: np.ndarray, counts: np.ndarray) -> Figure:
+    """Usage of every code (sorted by the last usage) through training, as a picture: steps to the right, codes down."""
+    fig, axes = figure(1, 1, 10, 2.8)
+    order = np.argsort(-counts[-1], kind="stable")
+    share = counts / counts.sum(axis=1, keepdims=True) * counts.shape[1]
+    extent = (float(steps[0]), float(steps[-1]), counts.shape[1], 0)
+    shown = axes[0][0].imshow(
+        np.log10(share[:, order].T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest"
+    )
+    axes[0][0].set(
+        title="Usage of every code through training", xlabel="step", ylabel="codes, most used at the end first"
+    )
+    axes[0][0].grid(False)
+    bar = fig.colorbar(shown, ax=axes[0][0], label="usage / mean")
+    bar.set_ticks([-2, -1, 0, 1], labels=["≤0.01", "0.1", "1", "10"])
+    return fig
+
+
+def codebook_map(vectors: np.ndarray, centres: dict[str, np.ndarray], title: str) -> Figure:
+    """Latents in two dimensions (grey) with one or several codebooks over them, side by side: label → [K, 2]."""
+    fig, axes = figure(1, len(centres), 3.4 * len(centres), 3.2)
+    for ax, (label, points) in zip(axes[0], centres.items(), strict=True):
+        ax.scatter(*vectors.T, s=2, color=GREY, alpha=0.25, lw=0, label="z_e")
+        ax.scatter(*points.T, s=9, color=RED, lw=0, label="codes")
+        low, high = np.percentile(vectors, 0.5, axis=0), np.percentile(vectors, 99.5, axis=0)
+        room = 0.25 * (high - low)
+        ax.set(title=label, xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+    axes[0][0].legend(markerscale=3, loc="upper right")
+    fig.suptitle(title)
+    return fig
+
+
+def heatmap(values: np.ndarray, title: str, background: np.ndarray | None = None) -> Figure:
+    """A grid of numbers as colours, beside the picture that it belongs to where one is given."""
+    fig, axes = figure(1, 2 if background is not None else 1, 7 if background is not None else 4, 3.1)
+    if background is not None:
+        axes[0][0].imshow(background)
+        axes[0][0].axis("off")
+    shown = axes[0][-1].imshow(values, cmap="magma")
+    axes[0][-1].grid(False)
+    axes[0][-1].set_title(title)
+    fig.colorbar(shown, ax=axes[0][-1])
+    return fig
+
+
+def atlas(patches: dict[str, list[np.ndarray]], columns: int = 12) -> Figure:
+    """Rows of small patches: label of a code → image patches that map to it."""
+    rows = {label: [np.asarray(p) for p in few[:columns]] for label, few in patches.items()}
+    return rows_of_images(rows, side=0.62)
