@@ -62,9 +62,8 @@ def ingest(config: Any) -> None:
     from vq_core.data.datamodule import prepare_images, raw_dir
 
     packed = prepare_images(config)
-    click.echo(
-        f"{raw_dir(config)}: {len(packed.kept)} images kept ({len(packed.train_rows)} train, {len(packed.val_rows)} val)"
-    )
+    split = f"{len(packed.train_rows)} train, {len(packed.val_rows)} val"
+    click.echo(f"{raw_dir(config)}: {len(packed.kept)} images kept ({split})")
     for reason, count in packed.counts().items():
         click.echo(f"  set aside, {reason}: {count}")
     click.echo(f"packed in {packed.folder}")
@@ -174,7 +173,7 @@ def interpolate(config: Any, a: Path, b: Path, steps: int, method: str) -> None:
 @click.option("--rows", default="0:16", show_default=True, help="Rows of the code grid, first:last.")
 @click.option("--columns", default="0:16", show_default=True, help="Columns of the code grid, first:last.")
 @click.option(
-    "--copy-from", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take the region from this image."
+    "--copy-from", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Region from this image."
 )
 @click.option("--code", type=int, default=None, help="Fill the region with this code.")
 @click.option("--regenerate", type=int, default=None, metavar="N", help="Let the prior draw the region anew, N times.")
@@ -238,7 +237,7 @@ def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
     import torch
 
     from vq_core.data.augment import to_float
-    from vq_core.data.decode import UnusableImage, load_picture, to_square
+    from vq_core.data.decode import UnusableImage, load_picture
     from vq_core.training.phases import finished
     from vq_core.training.vqvae_module import VQVAEModel
 
@@ -246,9 +245,7 @@ def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
     squares = []
     for image in images:
         try:
-            squares.append(
-                to_square(load_picture(image, config.data).pixels, config.data.square, config.data.image_size)
-            )
+            squares.append(load_picture(image, config.data).pixels)
         except UnusableImage as error:
             raise click.ClickException(f"{image}: {error}") from None
     return VQVAEModel.load(run.folder), to_float(torch.from_numpy(np.stack(squares))), run.folder

@@ -3,6 +3,7 @@
 Flip and colour jitter only: faces are upright, so nothing is rotated or warped.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -50,3 +51,8 @@ def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 def _grey(x: Tensor) -> Tensor:
     red, green, blue = _LUMA
     return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]
+
+
+def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
+    """Images in [−1, 1] on any device as uint8 arrays, for figures."""
+    return to_uint8(x.detach()).cpu().numpy()

@@ -12,9 +12,32 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from vq_core.data.ingest import DataError
 from vq_core.data.packed import PackedImages
+from vq_core.evaluation.metrics import usage
+from vq_core.models.quantizer_ema import nearest_codes, perplexity
+from vq_core.training.kmeans_init import inertia
+
+
+@dataclass(frozen=True)
+class CodebookFit:
+    """How a codebook suits given latents."""
+
+    error: float  # mean squared distance to the nearest code, summed over dimensions
+    perplexity: float
+    used: float  # share of codes that at least one latent chose
+    counts: np.ndarray  # [K]
+
+
+def codebook_fit(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> CodebookFit:
+    """Quantise latents with a codebook and say how well it does."""
+    counts = usage(nearest_codes(vectors, codebook), len(codebook))
+    return CodebookFit(
+        inertia(vectors, codebook), float(perplexity(counts)), float((counts > 0).float().mean()), counts.numpy()
+    )
+
 
 CodeGrids = Int[np.ndarray, "n h w"]
 
@@ -37,6 +60,17 @@ def code_patches(
         side = (2 * margin + 1) * cell
         patches.append(packed.images[images[n], top : top + side, left : left + side])
     return patches
+
+
+def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:
+    """The mean colour of the image cells that map to each code, over some images; grey for codes not among them."""
+    grid, size = codes.shape[1], packed.images.shape[1]
+    some = packed.images[:images]
+    cells = some.reshape(len(some), grid, size // grid, grid, size // grid, 3).mean(axis=(2, 4)).reshape(-1, 3)
+    flat = codes[:images].ravel()
+    counts = np.bincount(flat, minlength=num_codes)
+    sums = np.stack([np.bincount(flat, weights=cells[:, channel], minlength=num_codes) for channel in range(3)], axis=1)
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 128).astype(np.uint8)
 
 
 def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h w"]:

@@ -6,7 +6,7 @@ from typing import Any
 from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import load_images
 from vq_core.evaluation.report import reconstruction_figures
-from vq_core.training.phases import TRAININGS, View
+from vq_core.training.phases import TRAININGS, View, pick_device
 from vq_core.training.runs import Run, all_runs
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -22,7 +22,9 @@ FIGURES = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes
 def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
     """Figures of an autoencoder's run on all validation images; computed once, then kept in its `result.json`."""
     if "psnr" not in run.result():
-        run.update_result(reconstruction_figures(VQVAEModel.load(run.folder), load_images(config)))
+        run.update_result(
+            reconstruction_figures(VQVAEModel.load(run.folder).to(pick_device(config)), load_images(config))
+        )
     return run.result()
 
 

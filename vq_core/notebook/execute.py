@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -19,13 +20,11 @@ class _Client(NotebookClient):
 
     bar: tqdm
 
-    def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str, cell_index: int) -> Any:
-        content = msg["content"]
-        if msg["msg_type"] in ("display_data", "update_display_data") and "image/png" in content.get("data", {}):
-            text = content["data"].get("text/plain", "")
-            if " step " in text:
-                self.bar.set_postfix_str(text)
-        return super().output(outs, msg, display_id, cell_index)
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        text = msg["content"].get("data", {}).get("text/plain", "")
+        if " step " in text:
+            self.bar.set_postfix_str(text)
+        return super().process_message(msg, cell, cell_index)
 
 
 def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = None) -> None:
@@ -51,7 +50,8 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
 def _execute(path: Path, out: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    client = _Client(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no open ports
+    client = _Client(notebook, km=kernel, timeout=None, resources={"metadata": {"path": str(path.parent)}})
     client.store_widget_state = False
     error: CellExecutionError | None = None
     with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:

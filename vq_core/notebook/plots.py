@@ -172,6 +172,16 @@ def codebook_map(vectors: np.ndarray, centres: dict[str, np.ndarray], title: str
     return fig
 
 
+def codebook_scatter(maps: Mapping[str, np.ndarray], colours: np.ndarray, counts: np.ndarray) -> Figure:
+    """Codes in two dimensions [K, 2], side by side: coloured by uint8 `colours` [K, 3], larger when used more."""
+    fig, axes = figure(1, len(maps), 4.6 * len(maps), 4.0)
+    sizes = 8 + 60 * np.sqrt(counts / counts.max())
+    for ax, (label, points) in zip(axes[0], maps.items(), strict=True):
+        ax.scatter(*points.T, s=sizes, c=colours / 255, lw=0.4, edgecolors="#444")
+        ax.set(title=label, xticks=[], yticks=[])
+    return fig
+
+
 def heatmap(values: np.ndarray, title: str, background: np.ndarray | None = None) -> Figure:
     """A grid of numbers as colours, beside the picture that it belongs to where one is given."""
     fig, axes = figure(1, 2 if background is not None else 1, 7 if background is not None else 4, 3.1)

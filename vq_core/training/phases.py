@@ -115,7 +115,7 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return L.Trainer(
-        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[config.train.device],
+        accelerator="gpu" if pick_device(config).type == "cuda" else "cpu",
         devices=1,
         precision=config.train.precision,
         max_epochs=-1,
@@ -146,6 +146,14 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
         }
     )
     return run
+
+
+def pick_device(config: Config) -> torch.device:
+    """The device that `train.device` comes to on this machine."""
+    wanted = config.train.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RunError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
@@ -225,14 +233,15 @@ def start_from_kmeans(module: VQVAEModel, run: Run) -> None:
 @torch.no_grad()
 def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> Float[Tensor, "n d"]:
     """z_e of training images as vectors, at most `kmeans.vectors_per_code` for each code, drawn by the seed."""
-    rows = packed.train_rows[: config.kmeans.images]
+    rows, device = packed.train_rows[: config.kmeans.images], pick_device(config)
+    model = model.to(device)
     parts = [
-        model.latents(to_float(torch.from_numpy(packed.images[part])))
+        model.latents(to_float(torch.from_numpy(packed.images[part]).to(device)))
         .permute(0, 2, 3, 1)
         .reshape(-1, config.model.code_dim)
         for part in np.array_split(rows, max(1, len(rows) // 32))
     ]
-    vectors = torch.cat(parts)
+    vectors = torch.cat(parts).cpu()
     generator = torch.Generator().manual_seed(config.seed)
     return vectors[
         torch.randperm(len(vectors), generator=generator)[: config.kmeans.vectors_per_code * config.model.num_codes]
@@ -245,7 +254,7 @@ def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarra
     path, packed = run.folder / "codes.npy", load_images(config)
     if path.is_file():
         return np.load(path)
-    device = "cuda" if torch.cuda.is_available() and config.train.device != "cpu" else "cpu"
+    device = pick_device(config)
     model = VQVAEModel.load(run.best).to(device)
     parts = [
         model.encode(to_float(torch.from_numpy(packed.images[start : start + batch]).to(device))).cpu().numpy()

@@ -223,7 +223,7 @@ class VQVAEModel(StepModule):
         generator = torch.Generator().manual_seed(hash((self.config.seed, self.steps_done)) % 2**63)
         chosen = torch.randperm(len(worst), generator=generator)[: len(dead)].to(worst.device)
         self.quantizer.replace(dead, vectors[worst[chosen]])
-        self._sums["codes_reset"] = self._sums.get("codes_reset", 0) + torch.as_tensor(len(dead) * self.accumulate)
+        self.record({"train/codes_reset": float(len(dead))})
 
     # --- validation -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,179 @@
+# %% [markdown]
+# # 02 · Phase 1: the VQ-VAE
+#
+# Train encoder, codebook and decoder together until reconstructions are faithful and every code earns its place.
+#
+# | needs | makes |
+# |---|---|
+# | notebooks 00, 01 | `data/runs/phase1-…/`: checkpoints, history, pictures, `result.json` |
+
+# %% [markdown]
+# ## Settings
+#
+# L = λ_rec·|x − x̂| + λ_commit·‖z_e − sg[e]‖² (+ λ_perc·LPIPS where its weights are to be had). The codebook has no
+# gradient: it follows the latents by moving averages, and dead codes are moved to the patches reconstructed worst.
+
+# %%
+from IPython.display import Markdown, display
+
+from vq_core.config import active_profile, load_config
+from vq_core.data.augment import to_pictures
+from vq_core.data.datamodule import load_images
+from vq_core.evaluation.experiments import evaluate_run
+from vq_core.evaluation.report import images_of
+from vq_core.notebook import plots
+from vq_core.notebook.monitor import LiveView
+from vq_core.notebook.widgets import usage_explorer
+from vq_core.training.phases import pick_device, train_phase1
+from vq_core.training.vqvae_module import VQVAEModel
+
+# %% [markdown]
+# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own.
+
+# %% tags=["parameters"]
+config = load_config(active_profile(), [])
+packed, device = load_images(config), pick_device(config)
+
+# %% [markdown]
+# ## 1. The schedule
+#
+# The learning rate climbs linearly, then falls along a cosine. A *step* is one update of the autoencoder, whatever the
+# accumulation.
+
+# %%
+planned = VQVAEModel(config, "phase1")
+steps = range(0, config.phase1.steps, max(1, config.phase1.steps // 200))
+plots.lines(steps, {"learning rate": [planned.learning_rate(s) for s in steps]}, "Phase 1", "step")
+
+# %% [markdown]
+# **You should see** a short ramp up to `phase1.lr` and a long glide down.
+
+# %% [markdown]
+# ## 2. Train
+#
+# Loss, PSNR on validation images, usage of the codes, and the same eight validation images again and again. Interrupt
+# the kernel whenever you like: the state is saved, and the cell goes on from there when run again.
+
+# %%
+run = train_phase1(config, LiveView)
+print(f"{run.name}: best validation L1 {run.result()['best_rec']:.4f} at step {run.result()['best_step']}")
+
+# %% [markdown]
+# **You should see** PSNR rise to the last steps (`demo`: above 24 dB) and hair, eyes and mouths come into place.
+
+# %% [markdown]
+# ## 3. Curves
+#
+# Training terms and validation figures, as logged in the run's `history.jsonl` (TensorBoard has them too).
+
+# %%
+names = {
+    "train/rec": "L_rec (train)",
+    "train/commit": "L_commit",
+    "val/psnr": "PSNR [dB]",
+    "val/perplexity": "perplexity",
+}
+plots.curves({"phase 1": run}, names)
+
+# %% [markdown]
+# **You should see** L_rec falling, L_commit rising at first (latents spread out) and then level, PSNR and perplexity
+# rising. Validation PSNR that turns down while L_rec still falls is overfitting (T4 below).
+
+# %% [markdown]
+# ## 4. Held-out images
+#
+# Input above, reconstruction below; none of them was trained on.
+
+# %%
+model = VQVAEModel.load(run.folder).to(device)
+x = images_of(packed, packed.val_rows[8:20]).to(device)
+x_rec = model(x)
+plots.rows_of_images({"input": to_pictures(x), "Phase 1": to_pictures(x_rec)})
+
+# %% [markdown]
+# **You should see** the same persons, with colours and pose right and fine strands of hair a little soft: L1 alone
+# prefers the middle of all possibilities. Sharpness is Phase 2's work.
+
+# %% [markdown]
+# ## 5. Figures
+#
+# Over all validation images. *Sharpness* is the gradient energy of the reconstructions over that of the inputs: 1 is as
+# sharp as the input.
+
+# %%
+figures = evaluate_run(run, config)
+shown = {name: figures[name] for name in ("psnr", "ssim", "sharpness", "perplexity", "codes_used")}
+Markdown(
+    "\n".join(["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in shown.items())])
+)
+
+# %% [markdown]
+# **You should see** (`demo`) PSNR above 24 dB, sharpness 0.6–0.9, at least 95 % of the codes in use.
+
+# %% [markdown]
+# ## 6. The codebook through training
+#
+# Each column is one moment, each row one code. Dark rows are codes that nobody chooses.
+
+# %%
+moments, counts = run.usage()
+plots.usage_over_time(moments, counts)
+
+# %% [markdown]
+# **You should see** an even green, early on with some dark rows that light up when a reset gives them a place.
+
+# %% [markdown]
+# The same as a histogram: drag the slider, or press play.
+
+# %%
+explorer = usage_explorer(run)
+explorer.children[1].value = 0
+explorer.children[1].value = len(moments) - 1
+display(explorer)
+
+# %% [markdown]
+# **You should see** the hill grow broader and flatter to the right.
+
+# %% [markdown]
+# And without a slider, the first and the last entry beside each other:
+
+# %%
+plots.usage_histogram({f"step {moments[0]}": counts[0], f"step {moments[-1]}": counts[-1]})
+
+# %% [markdown]
+# ## 7. Resets
+#
+# Every `quantizer.reset_every` steps codes below `quantizer.reset_below` of the mean usage are moved to the latents of
+# the patches that were reconstructed worst, with their moving averages.
+
+# %%
+plots.curves({"phase 1": run}, {"train/codes_reset": "codes reset"}, width=6)
+
+# %% [markdown]
+# **You should see** resets at the start, then hardly any: a codebook that needs them to the end is too large for the
+# data.
+
+# %% [markdown]
+# ## When something is off
+#
+# | what you see | what it is | what to do |
+# |---|---|---|
+# | perplexity far below K/2, many red bars | **T1** codebook collapse | `loss.commit=0.5`; `quantizer.init=kmeans`; a smaller `model.num_codes`; a lower `phase1.lr`; a smaller `quantizer.reset_every` |
+# | reconstructions right but soft | **T3** blur | `loss.perceptual=1.0` (with LPIPS weights); `model.res_blocks=3`; `model.latent_channels=384`; `model.num_codes=2048`; Phase 2 |
+# | validation PSNR falls while L_rec still falls | **T4** overfitting | more images; augmentation (`data.brightness=0.2` …); it stops by itself after `train.patience` validations, and the best checkpoint is what is kept |
+
+# %% [markdown]
+# ## Check
+#
+# The run is whole: it reached its end, improved, and uses its codes.
+
+# %% tags=["nbval-check-output"]
+_, psnr_curve = run.curve("val/psnr")
+assert run.done and run.best.is_file()
+assert psnr_curve[-1] > psnr_curve[0], "validation PSNR did not rise"
+assert figures["codes_used"] > 0.5
+assert x_rec.shape == x.shape and x_rec.abs().max() <= 1
+print("phase 1: all checks passed")
+
+# %% [markdown]
+# Next: [03 · Phase 2, the VQ-GAN](03_phase2_vqgan.ipynb)

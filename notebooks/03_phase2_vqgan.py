@@ -1,0 +1,155 @@
+# %% [markdown]
+# # 03 · Phase 2: the VQ-GAN
+#
+# Go on from Phase 1's best checkpoint with a discriminator that looks at patches, and win back what L1 blurs.
+#
+# | needs | makes |
+# |---|---|
+# | notebooks 00, 01, 02 | `data/runs/phase2-…/`: the autoencoder that the prior and all editing use |
+
+# %% [markdown]
+# ## Settings
+#
+# The loss gains λ_gan·L_gan. A PatchGAN discriminator with an optimiser of its own says of every patch whether it is
+# from a real image; the decoder learns to convince it.
+
+# %%
+from IPython.display import Markdown
+
+from vq_core.config import active_profile, load_config
+from vq_core.data.augment import to_pictures
+from vq_core.data.datamodule import load_images
+from vq_core.evaluation.experiments import evaluate_run
+from vq_core.evaluation.report import images_of
+from vq_core.notebook import plots
+from vq_core.notebook.monitor import LiveView
+from vq_core.training.phases import finished, pick_device, train_phase2
+from vq_core.training.schedules import gan_weight
+from vq_core.training.vqvae_module import VQVAEModel
+
+# %% [markdown]
+# The one cell to edit.
+
+# %% tags=["parameters"]
+config = load_config(active_profile(), [])
+packed, device = load_images(config), pick_device(config)
+phase1 = finished("phase1", config)
+
+# %% [markdown]
+# ## 1. The schedule of λ_gan
+#
+# Nothing, then a ramp, then constant. The autoencoder must be good before it is judged, and the discriminator needs the
+# ramp to learn what it is doing. Steps of Phase 1 count towards the start.
+
+# %%
+before, loss = phase1.result()["best_step"], config.loss
+start = max(0, loss.gan_start - before)
+steps = range(0, config.phase2.steps, max(1, config.phase2.steps // 200))
+ramp = [gan_weight(s, weight=loss.gan, start=start, ramp=loss.gan_ramp) for s in steps]
+plots.lines(steps, {"λ_gan": ramp}, "weight of the GAN term in Phase 2", "step")
+
+# %% [markdown]
+# **You should see** a ramp up to `loss.gan` and a plateau.
+
+# %% [markdown]
+# ## 2. Train
+#
+# Interruptible and resumable like Phase 1. PSNR may fall a little now: it rewards blur, and this phase pays for sharpness
+# with it.
+
+# %%
+run = train_phase2(config, LiveView)
+print(f"{run.name}: {run.result()['steps']} steps after {before} of Phase 1")
+
+# %% [markdown]
+# **You should see** strands of hair and eyelashes grow crisper within a few hundred steps (`demo`), and PSNR lose less
+# than 1 dB.
+
+# %% [markdown]
+# ## 3. The discriminator's curves
+#
+# Its loss is 1 while it can tell nothing apart (hinge) and 0 when it is always right. Its mean logits for real and
+# reconstructed patches should stay apart, but near each other.
+
+# %%
+names = {
+    "train/disc": "discriminator loss",
+    "train/disc_real": "logit, real",
+    "train/disc_fake": "logit, reconstructed",
+}
+plots.curves({"phase 2": run}, names | {"train/gan": "L_gan of the decoder"})
+
+# %% [markdown]
+# **You should see** a discriminator loss between 0.5 and 1. Near 0 it has won and teaches nothing any more (T2).
+
+# %% [markdown]
+# ## 4. The same images: input, Phase 1, Phase 2
+#
+# Held-out images. Look at the rims of the irises and at the strands of hair.
+
+# %%
+models = {"Phase 1": VQVAEModel.load(phase1.folder), "Phase 2": VQVAEModel.load(run.folder)}
+x = images_of(packed, packed.val_rows[20:30]).to(device)
+rows = {"input": to_pictures(x)} | {name: to_pictures(model.to(device)(x)) for name, model in models.items()}
+plots.rows_of_images(rows)
+
+# %% [markdown]
+# **You should see** the third row closer to the first in sharpness, at the same colours and poses.
+
+# %% [markdown]
+# Eyes, enlarged:
+
+# %%
+plots.rows_of_images({name: plots.zoom(images, 0.38, 0.22, 0.56)[:6] for name, images in rows.items()}, side=1.7)
+
+# %% [markdown]
+# Hair, enlarged:
+
+# %%
+plots.rows_of_images({name: plots.zoom(images, 0.04, 0.2, 0.5)[:6] for name, images in rows.items()}, side=1.7)
+
+# %% [markdown]
+# **You should see** harder edges at lashes, highlights and strands in Phase 2; not a grid or a grain all over, which would
+# be the discriminator's handwriting (lower `loss.gan` then).
+
+# %% [markdown]
+# ## 5. Figures of both phases
+#
+# *Sharpness* is the gradient energy of the reconstructions over that of the inputs, on all validation images.
+
+# %%
+figures = {"Phase 1": evaluate_run(phase1, config), "Phase 2": evaluate_run(run, config)}
+names = ("psnr", "ssim", "sharpness", "perplexity", "codes_used")
+lines = [f"| {n} | " + " | ".join(f"{figures[phase][n]:.3f}" for phase in figures) + " |" for n in names]
+Markdown("\n".join(["| figure | Phase 1 | Phase 2 |", "|---|---|---|", *lines]))
+
+# %%
+plots.bars({phase: f["sharpness"] for phase, f in figures.items()}, "sharpness (1: as sharp as the input)")
+
+# %% [markdown]
+# **You should see** sharpness nearer to 1 than in Phase 1 (`demo`: 0.85 and more), PSNR at most 0.7 dB lower, and no fewer
+# codes in use.
+
+# %% [markdown]
+# ## When something is off
+#
+# | what you see | what it is | what to do |
+# |---|---|---|
+# | PSNR falls by more than 1–2 dB, colours or textures flicker between pictures, discriminator loss near 0 | **T2** the GAN is unstable | train Phase 1 longer (`phase1.steps`); a longer `loss.gan_ramp` or a smaller `loss.gan`; `discriminator.lr=1e-4`; `discriminator.spectral_norm=true` |
+# | nothing becomes sharper | the GAN is too weak | `loss.gan=0.2`; more `phase2.steps` |
+
+# %% [markdown]
+# ## Check
+#
+# The run is whole, and sharper than Phase 1 without having lost the picture.
+
+# %% tags=["nbval-check-output"]
+weights = run.curve("train/gan_weight")[1]
+assert run.done and run.best.is_file()
+assert weights.max() <= config.loss.gan * 1.001 and weights[-1] > 0
+assert figures["Phase 2"]["psnr"] > figures["Phase 1"]["psnr"] - 2
+assert figures["Phase 2"]["codes_used"] > 0.5
+print("phase 2: all checks passed")
+
+# %% [markdown]
+# Next: [04 · Phase 3, the prior](04_phase3_prior.ipynb)

@@ -1,0 +1,215 @@
+# %% [markdown]
+# # 05 · Analysis: what the codes know
+#
+# Compare runs, see what single codes stand for and where they live, and ask whether the samples are new.
+#
+# | needs | makes |
+# |---|---|
+# | notebooks 00 to 04 | short runs of a sweep under `data/runs/…-sweep-…` |
+
+# %% [markdown]
+# ## Settings
+#
+# This notebook trains nothing but the short runs of its last section.
+
+# %%
+import numpy as np
+import torch
+from IPython.display import Markdown
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from vq_core.config import active_profile, load_config
+from vq_core.data.augment import to_pictures
+from vq_core.data.datamodule import image_source, load_images, raw_dir
+from vq_core.evaluation import analysis
+from vq_core.evaluation.experiments import markdown, sweep, table
+from vq_core.evaluation.report import images_of
+from vq_core.generation.editing import copy_region, region
+from vq_core.generation.sampling import random_codes, sample_codes
+from vq_core.notebook import plots
+from vq_core.training.phases import extract_codes, finished, pick_device
+from vq_core.training.prior_module import PriorModel
+from vq_core.training.vqvae_module import VQVAEModel
+
+# %% [markdown]
+# The one cell to edit.
+
+# %% tags=["parameters"]
+config = load_config(active_profile(), [])
+packed, device = load_images(config), pick_device(config)
+autoencoder, prior_run = finished("phase2", config), finished("prior", config)
+
+# %%
+model = VQVAEModel.load(autoencoder.folder).to(device)
+prior = PriorModel.load(prior_run.folder).transformer.to(device)
+codes = extract_codes(autoencoder, config)
+k, grid = config.model.num_codes, config.grid
+
+# %% [markdown]
+# ## 1. All runs
+#
+# One row per finished run on this disk; `python -m vq_core compare` prints the same.
+
+# %%
+Markdown(markdown(table()))
+
+# %% [markdown]
+# **You should see** one row per stage, and those of every experiment of yours.
+
+# %% [markdown]
+# ## 2. An atlas of codes
+#
+# For the most used codes: patches of images that map to them, with a margin of one cell around.
+
+# %%
+counts = np.bincount(codes.ravel(), minlength=k)
+busiest = np.argsort(-counts)[:10]
+patches = {
+    f"code {c} ({counts[c] / codes.size:.1%})": analysis.code_patches(packed, codes, int(c), 14) for c in busiest
+}
+plots.atlas(patches, columns=14)
+
+# %% [markdown]
+# **You should see** rows of one kind each: plain background of one colour, an edge of hair in one direction, skin …
+
+# %% [markdown]
+# The same for codes of average use, which are more particular:
+
+# %%
+middle = np.argsort(-counts)[k // 3 : k // 3 + 8]
+patches = {f"code {c} ({counts[c] / codes.size:.2%})": analysis.code_patches(packed, codes, int(c), 14) for c in middle}
+plots.atlas(patches, columns=14)
+
+# %% [markdown]
+# ## 3. Where variety lives
+#
+# For every position of the grid: how many codes are in use there (perplexity over all images).
+
+# %%
+variety = analysis.usage_by_position(codes, k)
+mean_image = packed.images[:1000].mean(axis=0).astype(np.uint8)
+plots.heatmap(variety, "codes in use at each position", mean_image)
+
+# %% [markdown]
+# **You should see** much variety where hair, eyes and clothes change, and little where every avatar is alike. On the left
+# the mean of a thousand images.
+
+# %% [markdown]
+# ## 4. The codebook from afar
+#
+# Every code as a dot, by PCA and by t-SNE. Its colour is the mean of the image cells that map to it.
+
+# %%
+codebook = model.quantizer.codebook.cpu().numpy()
+tsne = TSNE(init="pca", perplexity=min(30.0, k / 4), random_state=config.seed).fit_transform(codebook)
+colours = analysis.code_colours(packed, codes, k)
+plots.codebook_scatter({"PCA": PCA(2).fit_transform(codebook), "t-SNE": tsne}, colours, counts)
+
+# %% [markdown]
+# **You should see** colours grouped: the codebook has ordered itself by what patches look like, though nobody asked it to.
+# Large dots are codes that are used often.
+
+# %% [markdown]
+# ## 5. Random codes beside samples
+#
+# The decoder turns any codes into an image. Without a prior the parts are right, but they make no whole.
+
+# %%
+noise = model.decode(random_codes(k, 8, grid, config.seed).to(device))
+drawn = model.decode(sample_codes(prior, 8, seed=7, top_p=0.95, progress=False))
+plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_pictures(drawn)})
+
+# %% [markdown]
+# **You should see** confetti above, faces below: all that is between them is the prior's knowledge.
+
+# %% [markdown]
+# ## 6. Swap a region
+#
+# The eyes' part of the grid, exchanged between two avatars, both ways.
+
+# %%
+x = images_of(packed, packed.val_rows[4:6]).to(device)
+eyes = region(grid, (grid * 6 // 16, grid * 11 // 16), (grid * 3 // 16, grid * 13 // 16))
+one, two = model.encode(x).split(1)
+swapped = [copy_region(one, two, eyes), copy_region(two, one, eyes)]
+after = np.concatenate([to_pictures(model.decode(grids)) for grids in swapped])
+plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8)
+
+# %% [markdown]
+# **You should see** each face with the other's eyes, in place and with soft seams.
+
+# %% [markdown]
+# ## 7. What can be read off the codes
+#
+# A linear classifier per attribute of the built-in avatars, fitted on training avatars' code vectors and scored on
+# held-out ones. The red mark is what always saying the commonest value reaches.
+
+# %%
+if image_source(config) == "avatars":
+    features = model.quantizer.lookup(torch.from_numpy(codes.astype("int64")).to(device)).flatten(1).cpu().numpy()
+    probes = analysis.linear_probes(features, analysis.avatar_attributes(packed, raw_dir(config)), packed)
+    accuracy, majority = ({p.attribute: getattr(p, name) for p in probes} for name in ("accuracy", "majority"))
+    probe_figure = plots.bars(accuracy, "accuracy of linear probes on held-out avatars", majority)
+probe_figure if image_source(config) == "avatars" else print("attributes are known of the built-in avatars only")
+
+# %% [markdown]
+# **You should see** backgrounds, clothes and hair read off nearly without fault, and small things (brows, mouth) less well:
+# the codes keep what matters for the pixels.
+
+# %% [markdown]
+# ## 8. Are samples new?
+#
+# Samples above, the nearest training image of each below. The figure compares how near held-out images come to the
+# training set: samples that are much nearer than those are copies.
+
+# %%
+samples = to_pictures(drawn)
+near, rows = analysis.nearest_training(samples, packed)
+plots.rows_of_images({"samples": samples, "nearest": packed.images[rows[:, 0]]})
+
+# %%
+usual, _ = analysis.nearest_training(packed.images[packed.val_rows[:200]], packed)
+print(f"distance to the nearest training image: samples {near.mean():.1f}, held-out images {usual.mean():.1f}")
+
+# %% [markdown]
+# **You should see** relatives, not twins, and two distances of about the same size.
+
+# %% [markdown]
+# ## 9. A small sweep
+#
+# Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
+# of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only.
+
+# %%
+runs = sweep(config)
+rows = [{"variant": label} | table([run])[0] for label, run in runs.items()]
+Markdown(markdown(rows))
+
+# %% [markdown]
+# The two figures that pull against each other:
+
+# %%
+results = {label: run.result() for label, run in runs.items()}
+plots.bars({label: r["psnr"] for label, r in results.items()}, "PSNR [dB]")
+
+# %%
+plots.bars({label: r["sharpness"] for label, r in results.items()}, "sharpness (1: as sharp as the input)")
+
+# %% [markdown]
+# **You should see** fewer codes cost PSNR, and more GAN buy sharpness for it.
+
+# %% [markdown]
+# ## Check
+#
+# Every run has its figures, and codes decode to what they came from.
+
+# %% tags=["nbval-check-output"]
+assert all("psnr" in r for r in results.values())
+assert variety.shape == (grid, grid) and variety.min() >= 1
+assert counts.sum() == codes.size
+assert (model.encode(images_of(packed, [0]).to(device)).cpu().numpy() == codes[:1]).mean() > 0.99
+print("analysis: all checks passed")
+
+# %% [markdown]
+# Back to the [first notebook](00_data_prep.ipynb), with images of your own in `data/raw/`.

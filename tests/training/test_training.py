@@ -1,0 +1,624 @@
+"""All trainings on four dozen small avatars: run folders, exact resume, accumulation, stops, damaged checkpoints."""
+
+import os
+import pickle
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vq_core.config import Config, load_config
+from vq_core.data.datamodule import prepare_images
+from vq_core.data.ingest import DataError
+from vq_core.training.phases import TRAININGS, finished, run_for
+from vq_core.training.prior_module import PriorModel
+from vq_core.training.runs import Run, RunError, all_runs
+from vq_core.training.state import CheckpointError, load_checkpoint, save_checkpoint
+from vq_core.training.vqvae_module import VQVAEModel
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+
+# 10 steps of 8 images cross two ends of an epoch (about 38 images) and two validations before the last;
+# the GAN starts within Phase 2; codes are reset; the prior has dropout.
+SETTINGS = (
+    "train.device=cpu",
+    "data.avatars=48",
+    "data.image_size=32",
+    "data.min_side=16",
+    "model.channels=[8, 16]",
+    "model.decoder_channels=[16, 8]",
+    "model.latent_channels=8",
+    "model.code_dim=8",
+    "model.num_codes=16",
+    "quantizer.decay=0.9",
+    "quantizer.reset_every=3",
+    "quantizer.reset_below=0.2",
+    "kmeans.steps=4",
+    "phase1.steps=10",
+    "phase2.steps=10",
+    "loss.gan_start=13",
+    "loss.gan_ramp=4",
+    "discriminator.channels=4",
+    "discriminator.layers=1",
+    "train.val_every=4",
+    "train.save_every=3",
+    "train.image_every=5",
+    "train.log_every=2",
+    "train.checkpoint_every=6",
+    "prior.dim=16",
+    "prior.layers=1",
+    "prior.heads=2",
+    "prior.dropout=0.2",
+    "prior.steps=10",
+    "prior.val_every=4",
+)
+NO_AUGMENTATION = ("data.flip=0", "data.brightness=0", "data.contrast=0", "data.saturation=0")
+FROM_SCRATCH = ("quantizer.init=kaiming", "phase2.start_from=scratch")
+VECTORS_PER_STEP = 8 * 8 * 8  # images × grid
+
+
+def settings(*more: str) -> Config:
+    return load_config("smoke", [*SETTINGS, *more])
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the packed images and nothing else."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_DATA", str(folder))
+        prepare_images(settings(), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which all four trainings have been run without interruption. Not to be changed."""
+    folder = tmp_path_factory.mktemp("story") / "data"
+    shutil.copytree(prepared / "processed", folder / "processed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_DATA", str(folder))
+        for train in TRAININGS.values():
+            train(settings())
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own: images, no runs."""
+    return fresh_copy(prepared, tmp_path / "data", monkeypatch)
+
+
+def fresh_copy(source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> Path:
+    """A copy of a data folder, without the runs of one kind, which is the data folder from now on."""
+    ignore = shutil.ignore_patterns(f"{without}-*", "avatars") if without else shutil.ignore_patterns("avatars")
+    shutil.copytree(source, folder, ignore=ignore)
+    monkeypatch.setenv("VQ_DATA", str(folder))
+    return folder
+
+
+def the_run(data: Path, kind: str) -> Run:
+    (folder,) = (data / "runs").glob(f"{kind}-*")
+    return Run(folder)
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_were() -> Iterator[None]:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)
+    assert after == before
+
+
+# --- disturbances ---------------------------------------------------------------------------------------------------
+
+
+def view(callback: Callback) -> Callable[..., Callback]:
+    """What the trainings take as their view: here a callback that meddles or looks on."""
+    return lambda run, history, pictures: callback
+
+
+class Crash(Exception):
+    pass
+
+
+class SignalDuringStep(Callback):
+    """Sends this process a signal in the course of a step, as Ctrl-C does."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if module.steps_done + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class SignalDuringValidation(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_start(self, trainer: Any, module: Any) -> None:
+        if module.steps_done == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class CrashAfterStep(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if module.steps_done == self.step:
+            raise Crash
+
+
+class CrashDuringValidation(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+        if module.steps_done == self.step:
+            raise Crash
+
+
+class Watch(Callback):
+    """Notes down what a function says of the module at the start of every step."""
+
+    def __init__(self, look: Callable[[Any], Any]) -> None:
+        self.look = look
+        self.seen: list[Any] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(self.look(module))
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Paths of nested values that are not equal to the last bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}/{i}")]
+    return [] if type(a) is type(b) and a == b else [where]
+
+
+def assert_same_end(run: Run, reference: Run) -> None:
+    """Both runs ended with the same weights, buffers, optimiser states and validation figures, bit for bit."""
+    for name in ("last", "best"):
+        states = []
+        for path in (getattr(run, name), getattr(reference, name)):
+            state = load_checkpoint(path, (run.kind,))
+            states.append({key: value for key, value in state.items() if key not in ("seconds", "rng")})
+        assert differences(*states) == []
+    assert validations(run) == validations(reference)
+    assert run.result()["best_step"] == reference.result()["best_step"]
+    steps = [row["step"] for row in run.history() if "train/total" in row or "train/bits" in row]
+    assert steps == sorted(set(steps)) and steps[-1] == 10
+
+
+def validations(run: Run) -> list[dict[str, float]]:
+    return [row for row in run.history() if any(name.startswith("val/") for name in row)]
+
+
+# --- the whole way --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_a_run_leaves_its_records(story: Path, kind: str) -> None:
+    run, steps = the_run(story, kind), 4 if kind == "kmeans" else 10
+    result = run.result()
+    assert result["kind"] == kind and result["profile"] == "smoke" and result["steps"] == steps
+    assert load_checkpoint(run.last, (kind,))["steps_done"] == steps
+    best = load_checkpoint(run.best, (kind,))
+    monitor = "bits" if kind == "prior" else "rec"
+    figures = {row["step"]: row[f"val/{monitor}"] for row in validations(run)}
+    assert list(figures) == ([4] if kind == "kmeans" else [4, 8, 10])
+    assert best["steps_done"] == result["best_step"] == min(figures, key=lambda step: figures[step])
+    assert result[f"best_{monitor}"] == pytest.approx(min(figures.values()), abs=1e-6)
+    assert [step for step, _ in zip(*run.curve("train/lr"), strict=True)] == list(range(2, steps + 1, 2))
+    assert run.config() == settings().model_dump(mode="json")
+    assert (run.folder / "checkpoints" / "step=6.ckpt").is_file() == (kind != "kmeans")
+    assert not list(run.folder.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("kind", ["phase1", "phase2"])
+def test_usage_counts_every_vector(story: Path, kind: str) -> None:
+    run = the_run(story, kind)
+    steps, counts = run.usage()
+    assert steps.tolist() == [5, 10]
+    assert counts.shape == (2, 16) and (counts.sum(1) == 5 * VECTORS_PER_STEP).all()
+    assert [p.name for p in sorted((run.folder / "pictures").iterdir())] == ["step=000005.png", "step=000010.png"]
+
+
+def test_phase1_starts_from_the_clustered_codebook(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_copy(story, tmp_path / "data", monkeypatch, without="phase1")
+    watch = Watch(lambda module: module.quantizer.codebook.clone())
+    TRAININGS["phase1"](settings(), view(watch))
+    codebook = np.load(the_run(story, "kmeans").folder / "codebook.npy")
+    assert codebook.shape == (16, 8) and np.array_equal(watch.seen[0].numpy(), codebook)
+
+
+def test_phase2_starts_from_phase1s_best_and_counts_updates_of_the_autoencoder(story: Path) -> None:
+    before = load_checkpoint(the_run(story, "phase1").best, ("phase1",))
+    after = load_checkpoint(the_run(story, "phase2").last, ("phase2",))
+    steps_before = int(after["model"]["steps_before"])
+    assert steps_before == before["steps_done"]
+    updates = [{int(state["step"]) for state in optimizer["state"].values()} for optimizer in after["optimizers"]]
+    assert updates == [{10}, {10 - (13 - steps_before)}]  # the discriminator rests until the GAN starts
+
+
+def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
+    run = the_run(story, "phase2")
+    codes = np.load(run.folder / "codes.npy")
+    images = np.load(next((story / "processed").glob("*/images.npy")))
+    assert codes.dtype == np.uint16 and codes.shape == (len(images), 8, 8) and codes.max() < 16
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert np.array_equal(VQVAEModel.load(run.folder).encode(x).numpy(), codes)
+    prior = PriorModel.load(the_run(story, "prior").folder)
+    assert prior.bits(torch.from_numpy(codes.astype(np.int64)).flatten(1)).shape == (len(images), 64)
+
+
+def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VQ_DATA", str(story))
+    before = {path: path.stat().st_mtime_ns for path in story.rglob("*")}
+    names = [train(settings(), view(CrashAfterStep(1))).name for train in TRAININGS.values()]
+    assert sorted(names) == [run.name for run in all_runs()]
+    assert {path: path.stat().st_mtime_ns for path in story.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "moves"),
+    [
+        ("kmeans", "kmeans.steps=5", True),
+        ("kmeans", "loss.gan=0.2", False),
+        ("phase1", "kmeans.steps=5", True),  # its parent is another
+        ("phase1", "optim.clip=0.5", True),
+        ("phase1", "seed=1", True),
+        ("phase1", "loss.gan=0.2", False),
+        ("phase1", "prior.steps=5", False),
+        ("phase1", "train.log_every=3", False),
+        ("phase1", "train.save_every=7", False),
+        ("phase2", "loss.gan=0.2", True),
+        ("phase2", "phase1.steps=11", True),
+        ("phase2", "sweep.steps=5", False),
+        ("prior", "prior.dropout=0.3", True),
+        ("prior", "model.num_codes=32", True),
+        ("prior", "train.wandb=true", False),
+    ],
+)
+def test_what_matters_leads_to_another_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str, change: str, moves: bool
+) -> None:
+    if change.startswith("seed"):  # the images of another seed are others
+        source, target = (place / "processed" / f"48-seed{seed}-32-crop" for seed in (0, 1))
+        shutil.copytree(source, target)
+    assert (run_for(kind, settings()) != run_for(kind, settings(change))) == moves
+
+
+@pytest.mark.parametrize(
+    ("kind", "notebook"),
+    [("phase1", "01_codebook_kmeans_init"), ("phase2", "02_phase1_vqvae"), ("prior", "03_phase2_vqgan")],
+)
+def test_out_of_order_names_the_notebook(place: Path, kind: str, notebook: str) -> None:
+    with pytest.raises(RunError, match=f"run notebook {notebook} first"):
+        TRAININGS[kind](settings())
+    assert not (place / "runs").exists()
+
+
+def test_without_images_or_prior_the_notebook_is_named_too(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match="run notebook 04_phase3_prior first"):
+        finished("prior", settings())
+    monkeypatch.setenv("VQ_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="00_data_prep"):
+        TRAININGS["kmeans"](settings())
+
+
+def test_fewer_images_than_a_batch_is_an_error_before_training(place: Path) -> None:
+    with pytest.raises(DataError, match=r"training images are fewer than train\.batch_size=64"):
+        TRAININGS["kmeans"](settings("train.batch_size=64"))
+    assert not (place / "runs").exists()
+
+
+# --- resume ---------------------------------------------------------------------------------------------------------
+
+CUTS = [
+    SignalDuringStep(1),
+    SignalDuringStep(5),  # just after a validation
+    SignalDuringStep(6),  # where a checkpoint is written anyhow
+    SignalDuringStep(7, signal.SIGTERM),
+    SignalDuringValidation(4),
+    CrashAfterStep(2),  # before anything was saved
+    CrashAfterStep(7),  # one step after the last save
+    CrashAfterStep(10),
+    CrashDuringValidation(4),
+]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{type(cut).__name__}{cut.step}")
+@pytest.mark.parametrize("kind", ["phase1", "phase2", "prior"])
+def test_resume_equals_the_uninterrupted_run(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, cut: Any
+) -> None:
+    data = fresh_copy(story, tmp_path / "data", monkeypatch, without=kind)
+    with pytest.raises(Crash if "Crash" in type(cut).__name__ else KeyboardInterrupt):
+        TRAININGS[kind](settings(), view(cut))
+    run = the_run(data, kind)
+    assert not run.done
+    assert TRAININGS[kind](settings()) == run
+    assert_same_end(run, the_run(story, kind))
+
+
+def test_many_interruptions(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fresh_copy(story, tmp_path / "data", monkeypatch, without="phase2")
+    for step in (1, 2, 3, 6, 7, 9):
+        with pytest.raises(KeyboardInterrupt, match=f"is saved at step {step} of 10; run it again to go on"):
+            TRAININGS["phase2"](settings(), view(SignalDuringStep(step)))
+    TRAININGS["phase2"](settings())
+    assert_same_end(the_run(data, "phase2"), the_run(story, "phase2"))
+
+
+def test_schedules_go_on_where_they_were(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh_copy(story, tmp_path / "data", monkeypatch, without="phase2")
+    first, second = (Watch(lambda module: (module.steps_done, module.gan_weight)) for _ in range(2))
+    stop = SignalDuringStep(6)
+
+    class Both(Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            first.on_train_batch_start(*args)
+            stop.on_train_batch_start(*args)
+
+    with pytest.raises(KeyboardInterrupt):
+        TRAININGS["phase2"](settings(), view(Both()))
+    TRAININGS["phase2"](settings(), view(second))
+    start = 13 - load_checkpoint(the_run(story, "phase1").best, ("phase1",))["steps_done"]
+    weights = [0.0 if step < start else 0.1 * min(1.0, (step - start + 1) / 4) for step in range(10)]
+    assert [step for step, _ in first.seen + second.seen] == list(range(10))
+    assert [weight for _, weight in first.seen + second.seen] == pytest.approx(weights)
+
+
+def test_resume_with_plateau_schedule(place: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings("optim.schedule=plateau", "optim.plateau_patience=1", "quantizer.init=kaiming", "phase1.lr=0.05")
+    reference = TRAININGS["phase1"](config)
+    fresh_copy(prepared, place.parent / "again", monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        TRAININGS["phase1"](config, view(SignalDuringStep(9)))
+    assert_same_end(TRAININGS["phase1"](config), reference)
+
+
+def test_the_stop_waits_for_the_whole_effective_batch(place: Path) -> None:
+    config = settings("train.accumulate=2", "quantizer.init=kaiming")
+    with pytest.raises(KeyboardInterrupt):
+        TRAININGS["phase1"](config, view(SignalDuringStep(3)))
+    state = load_checkpoint(the_run(place, "phase1").last, ("phase1",))
+    assert state["steps_done"] == 3
+    assert {int(s["step"]) for s in state["optimizers"][0]["state"].values()} == {3}
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+
+def weights_after(config: Config, folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    fresh_copy(source, folder, monkeypatch)
+    return load_checkpoint(TRAININGS["phase2"](config).last, ("phase2",))["model"]
+
+
+def test_accumulation_equals_the_whole_batch(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = (
+        *FROM_SCRATCH,
+        *NO_AUGMENTATION,
+        "loss.gan_start=0",
+        "loss.gan=0.1",
+        "quantizer.reset_every=0",
+        "phase2.steps=4",
+    )
+    whole, halves, smaller = (
+        weights_after(settings(*common, *more), tmp_path / str(i), prepared, monkeypatch)
+        for i, more in enumerate(((), ("train.accumulate=2",), ("train.batch_size=4",)))
+    )
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    moved = [name for name in whole if not torch.allclose(smaller[name], whole[name], atol=1e-4, rtol=1e-3)]
+    parts = ("encoder", "decoder", "discriminator", "quantizer.codebook")
+    assert all(any(name.startswith(part) for name in moved) for part in parts)  # the comparison can tell
+
+
+class GradientNorms(Callback):
+    """The gradient norms with which the optimisers make their updates."""
+
+    def __init__(self) -> None:
+        self.norms: dict[int, list[float]] = {}
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad.flatten() for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        self.norms.setdefault(trainer.optimizers.index(optimizer), []).append(float(torch.cat(gradients).norm()))
+
+
+def test_clipping_bounds_both_optimisers(place: Path) -> None:
+    norms = GradientNorms()
+    config = settings(*FROM_SCRATCH, "loss.gan_start=0", "optim.clip=0.01", "phase2.steps=4")
+    run = TRAININGS["phase2"](config, view(norms))
+    assert [len(norms.norms[number]) for number in (0, 1)] == [4, 4]
+    assert max(norms.norms[0] + norms.norms[1]) <= 0.01 * (1 + 1e-4)
+    assert run.curve("train/grad_norm")[1].min() > 0.01  # the recorded norm is that before clipping
+
+
+def test_early_stopping(place: Path) -> None:
+    frozen = ("phase1.lr=1e-30", "optim.lr_start=1e-30", "optim.lr_end=1e-30", "optim.weight_decay=0")
+    run = TRAININGS["kmeans"](settings(*frozen, "kmeans.steps=40", "train.patience=2"))
+    assert run.result()["steps"] == 12 and run.result()["best_step"] == 4
+
+
+def test_dead_codes_come_back_to_life(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fresh_copy(story, tmp_path / "data", monkeypatch, without="phase1")
+    path = the_run(data, "kmeans").folder / "codebook.npy"
+    codebook = np.load(path)
+    codebook[4:] = 1000 + np.arange(12)[:, None]  # so far away that no vector ever chooses them
+    np.save(path, codebook)
+    run = TRAININGS["phase1"](settings())
+    reset = run.curve("train/codes_reset")[1]
+    codes = load_checkpoint(run.last, ("phase1",))["model"]["quantizer.codebook"]
+    assert reset.sum() > 0 and codes.abs().max() < 100
+    assert run.curve("val/codes_used")[1][-1] > 4 / 16
+
+
+def test_bf16_mixed_trains_on_the_cpu(place: Path) -> None:
+    config = settings(*FROM_SCRATCH, "train.precision=bf16-mixed", "loss.gan_start=0", "phase2.steps=4")
+    run = TRAININGS["phase2"](config)
+    model = load_checkpoint(run.last, ("phase2",))["model"]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in model.values() if value.ndim)
+
+
+def test_options_train(place: Path) -> None:
+    """Gradient-learned codebook, perceptual and L2 terms, attention, BatchNorm, projections, non-saturating GAN."""
+    config = settings(
+        *FROM_SCRATCH,
+        "quantizer.init=normal",
+        "quantizer.learning=gradient",
+        "quantizer.reset_every=0",
+        "loss.perceptual=0.5",
+        "loss.l2=0.1",
+        "loss.gan_kind=non_saturating",
+        "loss.gan_start=0",
+        "model.norm=batch",
+        "model.activation=relu",
+        "model.upsample=bilinear",
+        "model.attention_at=[8]",
+        "model.latent_channels=12",
+        "discriminator.spectral_norm=true",
+        "optim.name=adam",
+        "train.monitor=val_perceptual",
+        "phase2.steps=4",
+    )
+    start: list[torch.Tensor] = []
+    run = TRAININGS["phase2"](
+        config, view(Watch(lambda module: start.append(module.quantizer.codebook.detach().clone())))
+    )
+    end = load_checkpoint(run.last, ("phase2",))["model"]["quantizer.codebook"]
+    assert not torch.equal(start[0], end) and torch.isfinite(end).all()
+    names = {name for row in run.history() for name in row}
+    assert {f"train/{n}" for n in ("rec", "l2", "perceptual", "vq", "commit", "gan", "disc")} <= names
+    assert run.result()["best_perceptual"] == pytest.approx(run.curve("val/perceptual")[1].min(), abs=1e-6)
+    x = torch.zeros(2, 3, 32, 32)
+    model = VQVAEModel.load(run.folder)
+    assert torch.allclose(model.decode(model.encode(x)), model(x), atol=1e-5)
+
+
+# --- stops ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_signals_are_given_back(place: Path, number: int, interrupted: bool) -> None:
+    received: list[int] = []
+    before = signal.signal(number, lambda n, frame: received.append(n))
+    try:
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                TRAININGS["kmeans"](settings(), view(SignalDuringStep(2, number)))
+        else:
+            TRAININGS["kmeans"](settings())
+        assert received == []
+        os.kill(os.getpid(), number)
+        assert received == [number]
+    finally:
+        signal.signal(number, before)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickled_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"kind": "phase1", "model": Payload(tmp_path / "one")}, tmp_path / "zip.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps({"kind": "phase1", "model": Payload(tmp_path / "two")}))
+    for name in ("zip.ckpt", "plain.ckpt"):
+        with pytest.raises(CheckpointError, match=f"{name}: is not a readable checkpoint"):
+            VQVAEModel.load(tmp_path / name)
+    assert not (tmp_path / "one").exists() and not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "garbage"])
+def test_a_damaged_checkpoint_is_named(story: Path, tmp_path: Path, damage: str) -> None:
+    whole = the_run(story, "phase1").best.read_bytes()
+    path = tmp_path / "best.ckpt"
+    path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "garbage": b"no checkpoint at all" * 99}[damage])
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: is not a readable checkpoint") as caught:
+        VQVAEModel.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_kind_of_checkpoint_is_named(story: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds 'prior', but kmeans or phase1 or phase2 is needed"):
+        VQVAEModel.load(the_run(story, "prior").folder)
+    with pytest.raises(CheckpointError, match="holds 'phase2', but prior is needed"):
+        PriorModel.load(the_run(story, "phase2").best)
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match="holds 'list'"):
+        PriorModel.load(tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match=r"none\.ckpt: there is no such checkpoint"):
+        PriorModel.load(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: there is no such checkpoint"):
+        VQVAEModel.load(tmp_path)
+
+
+def test_a_damaged_last_checkpoint_is_no_fresh_start(place: Path) -> None:
+    config = settings("quantizer.init=kaiming")
+    with pytest.raises(KeyboardInterrupt):
+        TRAININGS["phase1"](config, view(SignalDuringStep(3)))
+    last = the_run(place, "phase1").last
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        TRAININGS["phase1"](config)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"kind": "phase1", "value": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing beyond it fails as on a full disk
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"last\.ckpt: cannot be written .*; the checkpoint before it is kept"
+        ):
+            save_checkpoint(path, {"kind": "phase1", "value": 2, "big": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(path, ("phase1",))["value"] == 1 and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_killed_while_saving(tmp_path: Path) -> None:
+    """A process that dies at once, half-way through the file, leaves the old one under the final name."""
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"kind": "phase1", "value": 1})
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the write that goes beyond kills the process
+        save_checkpoint(path, {"kind": "phase1", "value": 2, "big": torch.zeros(100_000)})
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGXFSZ
+    assert load_checkpoint(path, ("phase1",))["value"] == 1
+    save_checkpoint(path, {"kind": "phase1", "value": 3})
+    assert load_checkpoint(path, ("phase1",))["value"] == 3
