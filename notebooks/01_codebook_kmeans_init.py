@@ -21,10 +21,9 @@ from sklearn.decomposition import PCA
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import load_images
+from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.analysis import codebook_fit
 from vq_core.evaluation.experiments import markdown
-from vq_core.evaluation.report import images_of
 from vq_core.models import VectorQuantizerEMA
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView

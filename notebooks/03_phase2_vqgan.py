@@ -18,9 +18,8 @@ from IPython.display import Markdown
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import load_images
+from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
-from vq_core.evaluation.report import images_of
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.training.phases import finished, pick_device, train_phase2

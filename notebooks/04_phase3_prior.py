@@ -18,8 +18,8 @@ import torch
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import load_images
-from vq_core.evaluation.report import bits_figures, images_of
+from vq_core.data.datamodule import images_of, load_images
+from vq_core.evaluation.report import bits_figures
 from vq_core.generation.editing import blend_latents, copy_region, exchange_codes, region
 from vq_core.generation.sampling import sample_codes
 from vq_core.notebook import plots

@@ -21,10 +21,9 @@ from sklearn.manifold import TSNE
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import image_source, load_images, raw_dir
+from vq_core.data.datamodule import image_source, images_of, load_images, raw_dir
 from vq_core.evaluation import analysis
 from vq_core.evaluation.experiments import markdown, sweep, table
-from vq_core.evaluation.report import images_of
 from vq_core.generation.editing import copy_region, region
 from vq_core.generation.sampling import random_codes, sample_codes
 from vq_core.notebook import plots

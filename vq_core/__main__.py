@@ -253,12 +253,12 @@ def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
 
 def _save(images: Any, path: Path, columns: int) -> None:
     """Write images [b, 3, h, w] as one PNG and say where."""
-    from torchvision.io import write_png
+    from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 
     from vq_core.data.augment import to_uint8
 
-    write_png(make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2), str(path))
+    to_pil_image(make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2)).save(path)
     click.echo(f"{path}")
 
 

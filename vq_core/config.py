@@ -7,8 +7,9 @@ that names the key and the nearest valid one.
 
 import difflib
 import os
+import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 CONFIG_DIR = Path(__file__).parent / "configs"
 PROJECT_DIR = Path(__file__).parents[1]
 PROFILES = ("full", "demo", "smoke")
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConfigError(ValueError):
@@ -53,7 +57,7 @@ class ModelConfig(_Group):
     res_blocks: int = Field(ge=0)
     latent_channels: int = Field(ge=1)
     code_dim: int = Field(ge=1)
-    num_codes: int = Field(ge=2)
+    num_codes: int = Field(ge=2, le=65536)
     norm: Literal["group", "batch"]
     activation: Literal["silu", "relu"]
     upsample: Literal["nearest", "bilinear"]
@@ -102,14 +106,14 @@ class DiscriminatorConfig(_Group):
     layers: int = Field(ge=1)
     spectral_norm: bool
     lr: float = Field(gt=0)
-    betas: tuple[float, float]
+    betas: tuple[Beta, Beta]
 
 
 class OptimConfig(_Group):
     """Optimiser and learning-rate schedule of the autoencoder."""
 
     name: Literal["adam", "adamw"]
-    betas: tuple[float, float]
+    betas: tuple[Beta, Beta]
     weight_decay: float = Field(ge=0)
     schedule: Literal["cosine", "plateau"]
     warmup_steps: int = Field(ge=0)
@@ -212,7 +216,11 @@ class Config(_Group):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
             raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
+        if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
+            raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         sizes = [size >> (level + 1) for level in range(len(model.channels))]
+        if model.num_codes >= 8192:
+            warnings.warn(f"model.num_codes={model.num_codes} is more than some 10,000 images can fill", stacklevel=2)
         for where in model.attention_at:
             if where not in sizes:
                 raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
@@ -289,7 +297,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
         raise ConfigError(f"{key}: cannot read the value '{text}'") from None
     if isinstance(value, str):  # YAML 1.1 takes 1e-4 for a string: it wants 1.0e-4
         try:
@@ -334,7 +342,8 @@ def _all_keys(group: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
-    found = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    found = [w for w in words if w.endswith("." + word.rsplit(".", 1)[-1])][:1]  # the right name in a wrong group
+    found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if not found:  # model.num_code → a key of another group may have the same last part
         last = {w.rsplit(".", 1)[-1]: w for w in words}
         near = difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)

@@ -48,7 +48,8 @@ class _Positions(torch.utils.data.Dataset[int]):
 
 def index_loader(length: int, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
     """A loader of long index tensors; the data itself is looked up on the device."""
-    return DataLoader(_Positions(length), batch_sampler=batches)
+    # A generator of its own: a loader's iterator would else draw from the global one, which dropout needs undisturbed.
+    return DataLoader(_Positions(length), batch_sampler=batches, generator=torch.Generator())
 
 
 def in_order(rows: torch.Tensor, batch_size: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -54,6 +54,11 @@ def load_images(config: Config) -> PackedImages:
     return load_packed(processed_dir(config))
 
 
+def images_of(packed: PackedImages, rows: Int[np.ndarray, "b"] | list[int]) -> Float[Tensor, "b 3 h w"]:
+    """Packed images of some rows as floats in [−1, 1]."""
+    return to_float(torch.from_numpy(packed.images[np.asarray(rows)]))
+
+
 class AnimeDataModule(L.LightningDataModule):
     """Training and validation batches of images [b, 3, h, w] in [−1, 1].
 
@@ -83,7 +88,7 @@ class AnimeDataModule(L.LightningDataModule):
         self._pixels = self.packed.images
 
     def train_dataloader(self) -> DataLoader[int]:
-        return stretch_loader(self.trainer, self.train_rows, self.config.train.batch_size, self.config.train.val_every)
+        return stretch_loader(self.trainer, self.train_rows, self.config.train.batch_size)
 
     def val_dataloader(self) -> DataLoader[int]:
         return val_loader(self.trainer, self.val_rows, self.config.train.batch_size)
@@ -106,11 +111,11 @@ def augmentation_generator(seed: int, batch: int, trainer: L.Trainer) -> torch.G
     return torch.Generator().manual_seed(((seed * 1_000_003) + batch) * 64 + trainer.global_rank)
 
 
-def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int, val_every: int) -> DataLoader[int]:
+def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:
     """The training batches from where the module stands up to the next validation or the end."""
     assert trainer is not None
     module: Any = trainer.lightning_module
-    stop = min(module.total_steps, (module.steps_done // val_every + 1) * val_every)
+    stop = min(module.total_steps, (module.steps_done // module.val_every + 1) * module.val_every)
     batches = BatchOrder(
         rows,
         batch_size // module.accumulate,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -39,7 +39,7 @@ def codebook_fit(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) 
     )
 
 
-CodeGrids = Int[np.ndarray, "n h w"]
+CodeGrids = Integer[np.ndarray, "n h w"]
 
 
 def code_patches(
@@ -120,7 +120,8 @@ def linear_probes(
     """
     train, val = packed.train_rows, packed.val_rows
     reduce = make_pipeline(
-        PCA(min(components, len(train) - 1), random_state=0, svd_solver="randomized"), StandardScaler()
+        PCA(min(components, len(train) - 1, features.shape[1]), random_state=0, svd_solver="randomized"),
+        StandardScaler(),
     )
     x_train, x_val = reduce.fit_transform(features[train]), reduce.transform(features[val])
     probes = []

@@ -1,9 +1,9 @@
 """Count models of code sequences: what a prior has to beat."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
-Sequences = Int[np.ndarray, "count n"]
+Sequences = Integer[np.ndarray, "_ n"]
 
 
 def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Integer
 from torch import Tensor
 
 from vq_core.config import Config
-from vq_core.data.augment import to_float
+from vq_core.data.datamodule import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.count_models import bigram_bits, unigram_bits
 from vq_core.evaluation.metrics import gradient_energy, psnr, ssim, usage
@@ -53,12 +53,7 @@ def reconstruction_figures(
     return result | {"images": float(len(rows))}
 
 
-def images_of(packed: PackedImages, rows: Int[np.ndarray, "b"] | list[int]) -> Float[Tensor, "b 3 h w"]:
-    """Packed images of some rows as floats in [−1, 1]."""
-    return to_float(torch.from_numpy(packed.images[np.asarray(rows)]))
-
-
-def bits_figures(codes: Int[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
+def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
     """Bits per held-out token of the count models that the prior is compared with."""
     flat = codes.reshape(len(codes), -1).astype(np.int64)
     train, held_out = flat[packed.train_rows], flat[packed.val_rows]

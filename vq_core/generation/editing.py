@@ -8,7 +8,8 @@ from vq_core.training.vqvae_module import VQVAEModel
 
 Codes = Int64[Tensor, "b h w"]
 Mask = Bool[Tensor, "h w"]
-Images = Float[Tensor, "b 3 height width"]
+OneImage = Float[Tensor, "1 3 height width"]
+OneGrid = Int64[Tensor, "1 h w"]
 
 
 def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
@@ -41,14 +42,14 @@ def replace_code(codes: Codes, old: int, new: int) -> Codes:
 
 
 @torch.no_grad()
-def blend_latents(model: VQVAEModel, a: Images, b: Images, steps: int) -> Images:
+def blend_latents(model: VQVAEModel, a: OneImage, b: OneImage, steps: int) -> Float[Tensor, "steps 3 height width"]:
     """From avatar a to b [1, 3, h, w]: z_e blended, quantised anew and decoded; [steps, 3, h, w]."""
     z_a, z_b = model.latents(a), model.latents(b)
     weights = torch.linspace(0, 1, steps, device=a.device).view(-1, 1, 1, 1)
     return model.decode(model.quantizer(torch.lerp(z_a, z_b, weights)).indices)
 
 
-def exchange_codes(a: Codes, b: Codes, steps: int, seed: int = 0) -> Codes:
+def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[Tensor, "steps h w"]:
     """From codes a to b [1, h, w]: ever more positions taken over, in an order drawn by the seed; [steps, h, w]."""
     count = a[0].numel()
     rank = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).view(a.shape[1:]).to(a.device)

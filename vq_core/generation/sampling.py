@@ -19,8 +19,8 @@ def sample_codes(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-    start: Codes | None = None,
-    keep: Bool[Tensor, "h w"] | None = None,
+    start: Int64[Tensor, "s _ _"] | None = None,
+    keep: Bool[Tensor, "_ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
     """Draw grids of codes from the prior, one position after the other in raster order, with a key-value cache.

@@ -52,9 +52,9 @@ class CodeTransformer(nn.Module):
 
     codes [32, 256] of a 16×16 grid, num_codes=1024 → logits [32, 256, 1024]; logits[:, t] depends on codes[:, :t].
 
-    What stands at position t is the sum of the embeddings of its neighbours that are already known (left, above,
-    above right; a learned "none" at the border) and of its row and column. A plain language model would only be
-    given the left one and have to find the others by attention: handing them over costs nothing and stays causal.
+    What stands at position t is the sum of the embeddings of its neighbours that are already known (the one before in
+    raster order, above, above right; a learned "none" at the border) and of its row and column. A plain language
+    model would only be given the first and have to find the others by attention: handing them over costs nothing.
 
     Args:
         num_codes: K.
@@ -119,7 +119,7 @@ class CodeTransformer(nn.Module):
         x = self.rows(row) + self.columns(column)
         # (distance back in raster order, where that neighbour exists)
         ways = (
-            (1, column > 0),
+            (1, position > 0),
             (self.grid, row > 0),
             (self.grid - 1, (row > 0) & (column < self.grid - 1)),
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -50,8 +49,13 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
 def _execute(path: Path, out: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no open ports
-    client = _Client(notebook, km=kernel, timeout=None, resources={"metadata": {"path": str(path.parent)}})
+    client = _Client(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--IPKernelApp.log_level=40"],  # else it warns at every start that it uses loopback
+    )
     client.store_widget_state = False
     error: CellExecutionError | None = None
     with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
@@ -72,7 +76,9 @@ def _execute(path: Path, out: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Drop what goes stale in a file: widget state and times of execution."""
+    """Drop what goes stale in a file: widget state, times of execution, progress bars."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if not (out.get("name") == "stderr" and "\r" in out.text)]

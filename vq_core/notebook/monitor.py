@@ -96,9 +96,10 @@ class LiveView(Callback):
         else:
             self._panel(axes[0][2], ("train/lr",), (), "learning rate")
         if latest is not None:
+            grid = axes[1][0].get_gridspec()
             for ax in axes[1]:
                 ax.remove()
-            wide = fig.add_subplot(2, 1, 2)
+            wide = fig.add_subplot(grid[1, :])
             half = len(latest) // 2
             rows = [
                 np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1)

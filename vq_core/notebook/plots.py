@@ -126,7 +126,7 @@ def draw_usage(ax: Axes, counts: np.ndarray, title: str = "", by_usage: bool = T
     perplexity = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
     used = f"{(counts > 0).mean():.0%} used, perplexity {perplexity:.0f} of {len(counts)}"
     ax.set(
-        title=f"{title}: {used}" if title else used,
+        title=f"{title}\n{used}" if title else used,
         xlabel="codes, most used first" if by_usage else "code",
         ylabel="usage / mean",
     )
@@ -134,7 +134,7 @@ def draw_usage(ax: Axes, counts: np.ndarray, title: str = "", by_usage: bool = T
 
 def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0) -> Figure:
     """Usage histograms side by side: label → counts [K]."""
-    fig, axes = figure(1, len(usages), width, 2.6)
+    fig, axes = figure(1, len(usages), width, 2.8)
     for ax, (label, counts) in zip(axes[0], usages.items(), strict=True):
         draw_usage(ax, np.asarray(counts, dtype=float), label, by_usage)
     return fig

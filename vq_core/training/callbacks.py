@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
-from torchvision.io import write_png
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
@@ -20,63 +22,69 @@ from vq_core.training.state import save_checkpoint
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StoppedEarly(Exception):
-    """Raised inside `fit` at a step boundary after Ctrl-C, an interrupted kernel or SIGTERM; the state is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
+    """Raised inside `fit` after Ctrl-C or SIGTERM; not a KeyboardInterrupt, at which Lightning exits."""
 
 
 class Checkpoints(Callback):
     """Saves `last.ckpt` every so often, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
 
-    Ctrl-C and SIGTERM are answered at the end of the step under way: the state is saved and training stops.
+    Ctrl-C and SIGTERM are answered at the end of the step under way, or of the validation that belongs to it: the state
+    is saved and training stops. Asked twice, it stops at once, and goes on later from the last checkpoint.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._signal = 0
-        self._handlers: dict[int, Any] = {}
+        self._asked = False
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._on_signal)
-
-    def restore_handlers(self) -> None:
-        """Give Ctrl-C and SIGTERM back to whom they belonged."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal:  # asked twice: at once
-            self.restore_handlers()
-            raise KeyboardInterrupt
-        self._signal = number
+        if self._asked:
+            raise StoppedEarly
+        self._asked = True
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not module.at_step_boundary:
-            return
-        step, train = module.steps_done, module.config.train
-        if step % train.save_every == 0 or self._signal:
-            self._save(trainer, module, "last.ckpt")
-        if step % train.checkpoint_every == 0:
-            self._save(trainer, module, f"step={step}.ckpt")
-        if self._signal:
-            raise StoppedEarly(self._signal)
+        if module.at_step_boundary and not module.validation_due:
+            self._after_step(trainer, module, module.steps_done % module.config.train.save_every == 0)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if module.improved:
             self._save(trainer, module, "best.ckpt")
-        self._save(trainer, module, "last.ckpt")
+        self._after_step(trainer, module, True)
+
+    def _after_step(self, trainer: L.Trainer, module: StepModule, save: bool) -> None:
+        if save or self._asked:
+            self._save(trainer, module, "last.ckpt")
+        if module.steps_done % module.config.train.checkpoint_every == 0:
+            self._save(trainer, module, f"step={module.steps_done}.ckpt")
+        if self._asked:
+            raise StoppedEarly
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()
         if trainer.is_global_zero:
             save_checkpoint(self.run.folder / "checkpoints" / name, state)
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Whoever answered Ctrl-C and SIGTERM before answers them again afterwards (Lightning changes both)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Pictures(Callback):
@@ -96,16 +104,16 @@ class Pictures(Callback):
         grid = make_grid(self.latest, nrow=len(self.images), padding=2)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        write_png(grid, str(folder / f"step={module.steps_done:06d}.png"))
+        to_pil_image(grid).save(folder / f"step={module.steps_done:06d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("reconstructions", grid, module.steps_done)
                 if module.quantize:
-                    logger.experiment.add_histogram("codes", _as_samples(module.usage), module.steps_done)
+                    logger.experiment.add_histogram("codes", _as_samples(module.usage.cpu()), module.steps_done)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstructions", [grid.float() / 255], step=module.steps_done)
         if module.quantize:
-            self.history.log_usage(module.usage.numpy(), module.steps_done)
+            self.history.log_usage(module.usage.cpu().numpy(), module.steps_done)
             module.usage.zero_()
 
     @torch.no_grad()

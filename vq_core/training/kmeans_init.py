@@ -1,5 +1,7 @@
 """k-means over latents: the codebook's start, by Lloyd's algorithm from k-means++ seeds."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -37,27 +39,28 @@ def inertia(vectors: Vectors, centres: Float[Tensor, "k d"]) -> float:
 
 
 def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
-    """k-means++ in rounds: of a sample, vectors far from all seeds so far are likelier to become seeds.
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007) on a sample of 16 vectors per centre.
 
-    Each round draws a k-th eighth at once (as in k-means||, arXiv:1203.6402), then distances are brought up to date.
+    A vector far from all seeds so far is likelier to be drawn; of a few drawn, the one that lowers the inertia most
+    becomes the next seed. Distances to all candidates of a round are one matrix product.
     """
     sample = vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[: 16 * k]]
-    chosen = sample[:1]
-    nearest = (sample - chosen).square().sum(1)
+    norms, tries = sample.square().sum(1), 2 + int(math.log(k))
+    chosen = [0]
+    nearest = (sample - sample[0]).square().sum(1)
     while len(chosen) < k:
-        wanted = min(k - len(chosen), max(1, k // 8))
-        candidates = int((nearest > 0).sum())
-        if candidates == 0:  # fewer distinct vectors than centres
+        if not bool((nearest > 0).any()):  # fewer distinct vectors than centres
             extra = sample[torch.arange(k - len(chosen), device=sample.device) % len(sample)]
             noise = torch.randn(extra.shape, generator=generator, device=extra.device)
-            return torch.cat([chosen, extra + 1e-4 * (1 + extra.abs().mean()) * noise])
-        drawn = torch.multinomial(nearest, min(wanted, candidates), generator=generator)
-        fresh = sample[drawn]
-        chosen = torch.cat([chosen, fresh])
-        distance = (sample - fresh[nearest_codes(sample, fresh)]).square().sum(1)
-        nearest = torch.minimum(nearest, distance)
-        nearest[drawn] = 0
-    return chosen
+            return torch.cat([sample[chosen], extra + 1e-4 * (1 + extra.abs().mean()) * noise])
+        drawn = torch.multinomial(nearest, tries, replacement=True, generator=generator)
+        distances = torch.addmm(norms[:, None], sample, sample[drawn].T, alpha=-2.0).add_(norms[drawn]).clamp_(min=0)
+        distances = torch.minimum(distances, nearest[:, None])
+        best = int(distances.sum(0).argmin())
+        nearest = distances[:, best]
+        chosen.append(int(drawn[best]))
+        nearest[chosen[-1]] = 0  # exactly, whatever the rounding
+    return sample[chosen]
 
 
 def _lloyd(vectors: Vectors, centres: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:

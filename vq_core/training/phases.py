@@ -17,10 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vq_core.config import Config
-from vq_core.data.augment import to_float
-from vq_core.data.datamodule import AnimeDataModule, load_images
+from vq_core.data.datamodule import AnimeDataModule, images_of, load_images
 from vq_core.data.ingest import PackedImages
-from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly
+from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly, signals_given_back
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorModel
 from vq_core.training.runs import History, Run, RunError, find_run
@@ -83,22 +82,20 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
         return
     trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
     try:
-        with warnings.catch_warnings():
+        with signals_given_back(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # inside Lightning, on torch 2.14
             warnings.filterwarnings("ignore", ".*The number of training batches.*")  # log_every_n_steps is not used
             trainer.fit(module, data)
-    except StoppedEarly as stop:
+    except StoppedEarly:
         raise KeyboardInterrupt(
-            f"{run.name} is saved at step {module.steps_done} of {module.total_steps}; run it again to go on"
-        ) from stop
+            f"{run.name} stopped at step {module.steps_done} of {module.total_steps}; run it again to go on"
+        ) from None
     except torch.cuda.OutOfMemoryError:
         raise RunError(
             f"the GPU's memory does not hold a batch of {module.config.train.batch_size}: "
             "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
         ) from None
-    finally:
-        checkpoints.restore_handlers()
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:
@@ -163,7 +160,7 @@ def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
 
 
 def _sample_images(packed: PackedImages, count: int = 8) -> Tensor:
-    return to_float(torch.from_numpy(packed.images[packed.val_rows[:count]]))
+    return images_of(packed, packed.val_rows[:count])
 
 
 def train_kmeans(config: Config, view: View | None = None) -> Run:
@@ -212,9 +209,9 @@ def train_prior(config: Config, view: View | None = None) -> Run:
     run, packed = _begin("prior", config)
     if run.done:
         return run
+    module = PriorModel(config)  # before the codes: extracting them may use up random numbers
     codes = extract_codes(finished("phase2", config), config)
     train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
-    module = PriorModel(config)
     fit(run, module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), train, val), view, None)
     return _finish(run, module, {"parameters": sum(p.numel() for p in module.parameters())})
 
@@ -236,9 +233,7 @@ def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> 
     rows, device = packed.train_rows[: config.kmeans.images], pick_device(config)
     model = model.to(device)
     parts = [
-        model.latents(to_float(torch.from_numpy(packed.images[part]).to(device)))
-        .permute(0, 2, 3, 1)
-        .reshape(-1, config.model.code_dim)
+        model.latents(images_of(packed, part).to(device)).permute(0, 2, 3, 1).reshape(-1, config.model.code_dim)
         for part in np.array_split(rows, max(1, len(rows) // 32))
     ]
     vectors = torch.cat(parts).cpu()
@@ -256,9 +251,10 @@ def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarra
         return np.load(path)
     device = pick_device(config)
     model = VQVAEModel.load(run.best).to(device)
+    batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // batch))
     parts = [
-        model.encode(to_float(torch.from_numpy(packed.images[start : start + batch]).to(device))).cpu().numpy()
-        for start in tqdm(range(0, len(packed.images), batch), desc="codes", unit="batch", leave=False)
+        model.encode(images_of(packed, rows).to(device)).cpu().numpy()
+        for rows in tqdm(batches, desc="codes", unit="batch", leave=False)
     ]
     codes = np.concatenate(parts).astype(np.uint16)
     draft = path.with_suffix(".part.npy")

@@ -7,12 +7,13 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import stretch_loader, val_loader
+from vq_core.data.packed import DataError
 from vq_core.models import CodeTransformer
 from vq_core.training.state import load_checkpoint
 from vq_core.training.step_module import StepModule
@@ -23,14 +24,17 @@ Sequences = Int64[Tensor, "b n"]
 class CodesDataModule(L.LightningDataModule):
     """Training and validation batches of code sequences [b, n], from codes extracted once [N, h, w]."""
 
-    def __init__(self, config: Config, codes: Int64[Tensor, "count h w"], train_rows: Tensor, val_rows: Tensor) -> None:
+    def __init__(self, config: Config, codes: Int[Tensor, "count h w"], train_rows: Tensor, val_rows: Tensor) -> None:
         super().__init__()
         self.config, self.train_rows, self.val_rows = config, train_rows, val_rows
         self.codes = codes.flatten(1)
+        if len(train_rows) < config.prior.batch_size:
+            raise DataError(
+                f"{len(train_rows)} training images are fewer than prior.batch_size={config.prior.batch_size}"
+            )
 
     def train_dataloader(self) -> DataLoader[int]:
-        prior = self.config.prior
-        return stretch_loader(self.trainer, self.train_rows, prior.batch_size, prior.val_every)
+        return stretch_loader(self.trainer, self.train_rows, self.config.prior.batch_size)
 
     def val_dataloader(self) -> DataLoader[int]:
         return val_loader(self.trainer, self.val_rows, self.config.prior.batch_size)
@@ -55,7 +59,7 @@ class PriorModel(StepModule):
         )
         self.total_steps, self.peak_lr = prior.steps, prior.lr
         self.warmup_steps = min(prior.warmup_steps, prior.steps // 2)
-        self.monitor, self.patience, self.accumulate = "bits", prior.patience, 1
+        self.monitor, self.patience, self.accumulate, self.val_every = "bits", prior.patience, 1, prior.val_every
         self._val = torch.zeros(2)
 
     @classmethod

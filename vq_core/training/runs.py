@@ -86,7 +86,7 @@ class Run:
         """All settings that the run was started with."""
         return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, Any]]:
         """Logged rows in order: each has `step` and some of the figures (`train/rec`, `val/psnr` …)."""
         return _read_lines(self.folder / "history.jsonl")
 
@@ -142,7 +142,7 @@ class History(Logger):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run = run
-        self.rows: list[dict[str, float]] = run.history()
+        self.rows: list[dict[str, Any]] = run.history()
 
     @property
     def name(self) -> str:

@@ -23,11 +23,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's writer ends a failed write with a RuntimeError of its own
         draft.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); the checkpoint before it is kept"
-        ) from None
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be written ({reason}); the checkpoint before it is kept") from None
 
 
 def load_checkpoint(path: Path, kinds: tuple[str, ...]) -> dict[str, Any]:

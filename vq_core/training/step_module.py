@@ -33,6 +33,7 @@ class StepModule(L.LightningModule):
     monitor: str  # the validation figure that "best" and early stopping look at; lower is better
     patience: int
     accumulate: int
+    val_every: int
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -124,6 +125,11 @@ class StepModule(L.LightningModule):
         return self.trainer.optimizers
 
     @property
+    def validation_due(self) -> bool:
+        """Whether validation follows the step just done, and belongs to it: only after it can the state be saved."""
+        return self.steps_done % self.val_every == 0 or self.steps_done >= self.total_steps
+
+    @property
     def finished(self) -> bool:
         """Whether all steps are done, or validation has not improved for too long."""
         return self.steps_done >= self.total_steps or self.validations_since_best >= self.patience
@@ -137,7 +143,8 @@ class StepModule(L.LightningModule):
 
     def _log_train(self, images: int) -> None:
         means = {name: float(total) / self._count for name, total in self._sums.items()}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        # A gradient that overflows in fp16 is nothing bad: the scaler skips that update.
+        bad = [name for name, value in means.items() if not math.isfinite(value) and name != "grad_norm"]
         if bad:
             raise FloatingPointError(
                 f"{', '.join(bad)} is not finite at step {self.steps_done}; lower the learning rate"

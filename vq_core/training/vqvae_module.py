@@ -38,6 +38,7 @@ class VQVAEModel(StepModule):
     """
 
     steps_before: Tensor
+    usage: Tensor
 
     def __init__(self, config: Config, phase: Phase = "phase1") -> None:
         super().__init__(config)
@@ -84,9 +85,10 @@ class VQVAEModel(StepModule):
         self.peak_lr, self.warmup_steps = settings.lr, min(config.optim.warmup_steps, self.total_steps // 2)
         self.monitor = config.train.monitor.removeprefix("val_")
         self.patience, self.accumulate = config.train.patience, config.train.accumulate
+        self.val_every = config.train.val_every
         # Steps of Phase 1 that Phase 2 starts from; they count for the GAN's start.
         self.register_buffer("steps_before", torch.tensor(0))
-        self.usage = torch.zeros(config.model.num_codes)
+        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # since the last picture
         self._perceptual: PerceptualLoss | None = None
         self._worst: tuple[Tensor, Tensor] | None = None
         self._val: list[dict[str, Tensor]] = []
@@ -198,7 +200,7 @@ class VQVAEModel(StepModule):
         if self.discriminator is not None and self.gan_weight > 0:
             self.step_optimizer(optimizers[1], list(self.discriminator.parameters()), clip)
         if self.quantize:
-            self.usage += self.quantizer.step().cpu()
+            self.usage += self.quantizer.step()
             self._reset_dead_codes()
 
     def _remember_worst(self, x: Images, out: Reconstruction) -> None:

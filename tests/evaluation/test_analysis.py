@@ -1,0 +1,92 @@
+"""Analysis of codes on a packed set made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+
+from vq_core.config import load_config
+from vq_core.data.avatars import write_avatars
+from vq_core.data.ingest import DataError, PackedImages, ingest
+from vq_core.evaluation import analysis
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
+    folder = tmp_path_factory.mktemp("analysis")
+    write_avatars(folder / "raw", 40, seed=0, progress=False)
+    return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def codes(packed: PackedImages) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 8, (len(packed.images), 16, 16)).astype(np.uint16)
+
+
+def test_patches_hold_the_cell_that_has_the_code(packed: PackedImages, codes: np.ndarray) -> None:
+    grids = codes.copy()
+    grids[grids == 5] = 4
+    grids[3, 7, 9] = grids[6, 0, 15] = 5  # one in the middle, one in a corner
+    middle, corner = analysis.code_patches(packed, grids, 5, 10)
+    np.testing.assert_array_equal(middle, packed.images[3, 24:36, 32:44])
+    np.testing.assert_array_equal(corner, packed.images[6, 0:12, 52:64])
+    assert analysis.code_patches(packed, grids, 7, 4, margin=0)[0].shape == (4, 4, 3)
+
+
+def test_usage_by_position_against_scipy(codes: np.ndarray) -> None:
+    found = analysis.usage_by_position(codes, 8)
+    counts = np.bincount(codes[:, 3, 5], minlength=8)
+    assert found.shape == (16, 16)
+    assert found[3, 5] == pytest.approx(np.exp(entropy(counts)))
+
+
+def test_code_colours_are_means_of_cells(packed: PackedImages) -> None:
+    grids = np.zeros((len(packed.images), 16, 16), dtype=np.uint16)
+    grids[:, :8] = 1
+    colours = analysis.code_colours(packed, grids, 3)
+    np.testing.assert_allclose(colours[1], packed.images[:, :32].mean(axis=(0, 1, 2)), atol=1)
+    np.testing.assert_array_equal(colours[2], [128] * 3)
+
+
+def test_attributes_come_in_the_order_of_rows(packed: PackedImages) -> None:
+    raw = packed.folder.parent / "raw"
+    attributes = analysis.avatar_attributes(packed, raw)
+    lines = (raw / "attributes.csv").read_text().splitlines()
+    column = lines[0].split(",").index("hair_colour")
+    by_file = {line.split(",")[0]: line.split(",")[column] for line in lines[1:]}
+    assert attributes["hair_colour"] == [by_file[entry.file] for entry in packed.kept]
+    with pytest.raises(DataError, match=r"attributes\.csv"):
+        analysis.avatar_attributes(packed, Path("nowhere"))
+
+
+def test_probe_reads_what_is_there_and_not_what_is_not(packed: PackedImages) -> None:
+    rng = np.random.default_rng(0)
+    n = len(packed.images)
+    seen, hidden = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    features = rng.normal(size=(n, 6)) * 0.1
+    features[:, 0] += 3 * seen
+    named = {"seen": [str(v) for v in seen], "hidden": [str(v) for v in hidden], "constant": ["a"] * n}
+    probes = {probe.attribute: probe for probe in analysis.linear_probes(features, named, packed)}
+    assert set(probes) == {"seen", "hidden"}
+    assert probes["seen"].accuracy == 1.0 and probes["hidden"].accuracy < 1.0
+
+
+def test_nearest_training_finds_the_copy(packed: PackedImages) -> None:
+    row = packed.train_rows[5]
+    distance, rows = analysis.nearest_training(packed.images[[row]], packed)
+    assert rows[0, 0] == row and distance[0, 0] == pytest.approx(0, abs=1e-3)
+    lighter = np.clip(packed.images[[row]].astype(int) + 10, 0, 255).astype(np.uint8)
+    assert analysis.nearest_training(lighter, packed)[0][0, 0] == pytest.approx(10, abs=3)
+
+
+def test_codebook_fit_by_brute_force() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, codebook = torch.randn(200, 4, generator=generator), torch.randn(10, 4, generator=generator)
+    distances = torch.cdist(vectors, codebook).square()
+    fit = analysis.codebook_fit(vectors, codebook)
+    counts = np.bincount(distances.argmin(1).numpy(), minlength=10)
+    assert fit.error == pytest.approx(distances.min(1).values.mean().item(), rel=1e-4)
+    assert fit.counts.tolist() == counts.tolist()
+    assert fit.perplexity == pytest.approx(np.exp(entropy(counts)), rel=1e-4)

@@ -1,0 +1,102 @@
+"""Sampling from the prior: cached equals uncached, filters mean what they say, given codes stay."""
+
+import pytest
+import torch
+
+from vq_core.generation.sampling import filtered_probabilities, random_codes, sample_codes
+from vq_core.models import CodeTransformer
+
+K, GRID = 11, 4
+
+
+@pytest.fixture
+def prior() -> CodeTransformer:
+    torch.manual_seed(0)
+    model = CodeTransformer(K, GRID, dim=16, layers=2, heads=2, dropout=0.3)
+    for parameter in model.parameters():  # far from uniform, so that every choice matters
+        torch.nn.init.normal_(parameter, std=0.4)
+    return model
+
+
+def plain_sampling(
+    prior: CodeTransformer, count: int, seed: int, keep: torch.Tensor, start: torch.Tensor
+) -> torch.Tensor:
+    """The same without a cache: the whole prefix through the network for every code."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.zeros(count, GRID * GRID, dtype=torch.long) + start.flatten(1)
+    for position in range(GRID * GRID):
+        if not keep.flatten()[position]:
+            with torch.no_grad():
+                logits = prior.eval()(codes)[:, position]
+            codes[:, position] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return codes.view(count, GRID, GRID)
+
+
+@pytest.mark.parametrize("kept_rows", [0, 1, 3])
+def test_equals_sampling_without_cache(prior: CodeTransformer, kept_rows: int) -> None:
+    start = random_codes(K, 1, GRID, seed=3)
+    keep = torch.zeros(GRID, GRID, dtype=torch.bool)
+    keep[:kept_rows] = True
+    keep[-1, 1] = True  # also a given code in the middle of what is drawn
+    drawn = sample_codes(prior, 5, start=start, keep=keep, seed=9, progress=False)
+    assert torch.equal(drawn, plain_sampling(prior, 5, 9, keep, start))
+    assert bool((drawn[:, keep] == start[:, keep]).all())
+
+
+def test_same_seed_same_codes_and_dropout_is_off(prior: CodeTransformer) -> None:
+    prior.train()
+    one, two = (sample_codes(prior, 3, seed=s, progress=False) for s in (1, 1))
+    assert torch.equal(one, two) and prior.training
+    assert not torch.equal(one, sample_codes(prior, 3, seed=2, progress=False))
+
+
+def test_top_k_of_one_is_the_likeliest(prior: CodeTransformer) -> None:
+    drawn = sample_codes(prior, 2, top_k=1, progress=False)
+    with torch.no_grad():
+        assert torch.equal(drawn.flatten(1), prior.eval()(drawn.flatten(1)).argmax(-1))
+
+
+def test_filters_against_a_plain_version() -> None:
+    logits = torch.randn(20, K, generator=torch.Generator().manual_seed(0))
+    for row, kept_k, kept_p in zip(
+        logits / 0.7,
+        filtered_probabilities(logits, 0.7, 3, None),
+        filtered_probabilities(logits, 0.7, None, 0.6),
+        strict=True,
+    ):
+        p = row.softmax(0)
+        best = sorted(range(K), key=lambda c: -p[c])
+        assert set(kept_k.nonzero().flatten().tolist()) == set(best[:3])
+        total, nucleus = 0.0, set()
+        for c in best:
+            if total >= 0.6:
+                break
+            nucleus.add(c)
+            total += float(p[c])
+        assert set(kept_p.nonzero().flatten().tolist()) == nucleus
+        assert kept_k.sum().item() == pytest.approx(1) and kept_p.sum().item() == pytest.approx(1)
+        torch.testing.assert_close(kept_k[best[0]] / kept_k[best[1]], p[best[0]] / p[best[1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": K + 1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "start and keep"),
+        ({"start": torch.full((1, GRID, GRID), K), "keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "codes"),
+        ({"start": torch.zeros(1, GRID, GRID, dtype=torch.long), "keep": torch.ones(2, 2, dtype=torch.bool)}, "keep"),
+    ],
+)
+def test_impossible_arguments_are_named(prior: CodeTransformer, arguments: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        sample_codes(prior, 1, progress=False, **arguments)
+
+
+def test_count_must_be_positive(prior: CodeTransformer) -> None:
+    with pytest.raises(ValueError, match="count"):
+        sample_codes(prior, 0, progress=False)

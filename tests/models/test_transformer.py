@@ -1,0 +1,113 @@
+"""The prior's transformer: nothing looks ahead, the cache changes nothing, it learns."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq_core.models import CodeTransformer
+
+K, GRID = 11, 4
+LENGTH = GRID * GRID
+
+
+def model(
+    seed: int = 0, layers: int = 2, grid: int = GRID, dropout: float = 0.0, spread: bool = True
+) -> CodeTransformer:
+    torch.manual_seed(seed)
+    made = CodeTransformer(K, grid, 16, layers, 2, dropout).eval()
+    if spread:  # larger weights than a fresh model's, so that every dependence shows
+        for parameter in made.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    return made
+
+
+def codes(batch: int = 3, grid: int = GRID) -> Tensor:
+    return torch.randint(K, (batch, grid * grid), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("position", range(LENGTH))
+@torch.no_grad()
+def test_a_code_changes_only_what_comes_after_it(position: int) -> None:
+    net, before = model(), codes()
+    after = before.clone()
+    after[:, position] = (after[:, position] + 1) % K
+    changed = (net(before) - net(after)).abs().amax((0, 2)) > 1e-6
+    # The last code of a row is handed over no earlier than to the position that it stands above and right of.
+    first = position + 3 if position % GRID == GRID - 1 else position + 1
+    assert not changed[: position + 1].any() and changed[first:].all()
+
+
+@torch.no_grad()
+def test_without_attention_a_position_sees_left_above_and_above_right() -> None:
+    net, before = model(layers=1), codes(1)
+    net.blocks = nn.ModuleList()
+    for row in range(GRID):
+        for column in range(GRID):
+            known = {(row, column - 1), (row - 1, column), (row - 1, column + 1)}
+            seen = set()
+            for position in range(LENGTH):
+                after = before.clone()
+                after[0, position] = (after[0, position] + 1) % K
+                if not torch.equal(net(before)[0, row * GRID + column], net(after)[0, row * GRID + column]):
+                    seen.add(divmod(position, GRID))
+            assert seen == {(r, c) for r, c in known if 0 <= r < GRID and 0 <= c < GRID}
+
+
+@torch.no_grad()
+def test_one_more_code_than_known_is_never_looked_at() -> None:
+    net, grid = model(), codes()
+    for known in range(LENGTH):
+        torch.testing.assert_close(net(grid[:, : known + 1])[:, known], net(grid)[:, known], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [[1] * LENGTH, [LENGTH], [5, 1, 1, 6, 3], [1, LENGTH - 1]], ids=str)
+@torch.no_grad()
+def test_the_cache_changes_no_logit(chunks: list[int]) -> None:
+    net, grid = model(), codes()
+    cache, parts, start = net.cache(len(grid)), [], 0
+    for size in chunks:
+        parts.append(net(grid[:, : start + size], cache, start))
+        start += size
+    torch.testing.assert_close(torch.cat(parts, dim=1), net(grid), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_position_matters() -> None:
+    logits = model()(torch.zeros(1, LENGTH, dtype=torch.long))[0]
+    assert torch.pdist(logits).min() > 1e-3
+
+
+def bits(net: CodeTransformer, grid: Tensor) -> Tensor:
+    return F.cross_entropy(net(grid).flatten(0, 1), grid.flatten()) / math.log(2)
+
+
+@torch.no_grad()
+def test_a_fresh_model_guesses() -> None:
+    assert float(bits(model(spread=False), codes(16))) == pytest.approx(math.log2(K), abs=0.05)
+
+
+def test_it_learns_a_few_grids_by_heart() -> None:
+    net, grids = model(spread=False).train(), codes(4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        bits(net, grids).backward()
+        optimizer.step()
+    # The first code of four grids cannot be known: at most 2 bits of one token in 16.
+    assert float(bits(net, grids).detach()) < 2 / LENGTH + 0.1
+
+
+@torch.no_grad()
+def test_dropout_is_for_training_only() -> None:
+    net, grid = model(dropout=0.5), codes()
+    assert torch.equal(net(grid), net(grid))
+    net.train()
+    assert not torch.equal(net(grid), net(grid))
+
+
+@torch.no_grad()
+def test_a_grid_of_one_code() -> None:
+    assert model(grid=1)(torch.zeros(2, 1, dtype=torch.long)).shape == (2, 1, K)

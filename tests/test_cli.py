@@ -1,0 +1,111 @@
+"""The command line, as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from vq_core.__main__ import main
+
+TINY = [
+    "data.source=avatars",
+    "data.avatars=48",
+    "kmeans.steps=3",
+    "phase1.steps=4",
+    "phase2.steps=4",
+    "prior.steps=4",
+    "train.val_every=2",
+    "prior.val_every=2",
+    "train.device=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+def call(folder: Path, *words: str) -> Result:
+    return CliRunner(env={"VQ_DATA": str(folder), "VQ_PROFILE": "smoke"}).invoke(main, [*words])
+
+
+def test_help_everywhere() -> None:
+    runner = CliRunner()
+    assert runner.invoke(main, ["--help"]).exit_code == 0
+    for name in main.commands:
+        result = runner.invoke(main, [name, "--help"])
+        assert result.exit_code == 0 and "--profile" in result.output, name
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("model.num_code=4", "did you mean 'model.num_codes'"),
+        ("model.num_codes=many", "model.num_codes"),
+        ("train.accumulate=3", "accumulate"),
+        ("nothing", "key=value"),
+    ],
+)
+def test_bad_settings_are_one_line_and_status_2(folder: Path, setting: str, named: str) -> None:
+    result = call(folder, "train", "phase1", setting)
+    assert result.exit_code == 2 and named in result.output and "Traceback" not in result.output
+
+
+def test_out_of_order_names_the_notebook(folder: Path) -> None:
+    result = call(folder / "empty", "sample", *TINY)
+    assert result.exit_code == 1 and "00_data_prep" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_the_whole_way(folder: Path) -> None:
+    result = call(folder, "ingest", *TINY)
+    assert result.exit_code == 0 and "images kept" in result.output and "near-duplicate" in result.output
+    result = call(folder, "train", "phase1", *TINY)
+    assert result.exit_code == 1 and "01_codebook_kmeans_init" in result.output
+    for stage in ("kmeans", "phase1", "phase2", "prior"):
+        result = call(folder, "train", stage, *TINY)
+        assert result.exit_code == 0, result.output
+    raw = next((folder / "avatars").iterdir())
+    a, b = str(raw / "00000.png"), str(raw / "00001.png")
+    for words in (
+        ["sample", "--count", "2", "--top-k", "4"],
+        ["sample", "--count", "2", "--random-codes"],
+        ["reconstruct", a],
+        ["interpolate", a, b, "--steps", "3"],
+        ["interpolate", a, b, "--steps", "3", "--method", "exchange"],
+        ["edit", a, "--rows", "0:4", "--copy-from", b],
+        ["edit", a, "--code", "3"],
+        ["edit", a, "--rows", "12:16", "--regenerate", "2"],
+    ):
+        result = call(folder, *words, *TINY)
+        assert result.exit_code == 0, result.output
+        assert Image.open(result.output.strip().splitlines()[-1]).size[1] >= 64
+    result = call(folder, "evaluate", *TINY)
+    assert result.exit_code == 0 and "psnr" in result.output
+    result = call(folder, "compare")
+    assert result.exit_code == 0 and result.output.count("smoke-") == 4
+    (run,) = (folder / "runs").glob("phase2-*")
+    assert {"psnr", "ssim", "sharpness", "perplexity"} <= set(json.loads((run / "result.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["sample", "--top-k", "0"], "top_k"),
+        (["sample", "--temperature", "0"], "temperature"),
+        (["edit", "IMAGE"], "--copy-from"),
+        (["edit", "IMAGE", "--code", "99999"], "indices must be in"),
+        (["edit", "IMAGE", "--rows", "9:3", "--code", "1"], "rows"),
+        (["edit", "IMAGE", "--rows", "x", "--code", "1"], "--rows"),
+        (["reconstruct", "BROKEN"], "not an image"),
+    ],
+)
+def test_bad_arguments_are_named(folder: Path, words: list[str], named: str) -> None:
+    image = next((folder / "avatars").glob("*/00000.png"))
+    broken = folder / "broken.png"
+    broken.write_text("no picture")
+    places = {"IMAGE": str(image), "BROKEN": str(broken)}
+    result = call(folder, *(places.get(word, word) for word in words), *TINY)
+    assert result.exit_code != 0 and named in result.output and "Traceback" not in result.output
