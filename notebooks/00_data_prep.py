@@ -52,7 +52,7 @@ print(f"{image_source(config)}: {len(packed.kept)} images of {packed.images.shap
 #
 # A look at the originals, at their own size, before anything is done to them.
 
-# %%
+# %% tags=["picture-avatars"]
 first = [entry.file for entry in packed.kept][:24]
 originals = [Image.open(raw / name).convert("RGB") for name in first]
 plots.image_grid([np.asarray(image.resize((128, 128))) for image in originals], columns=8)

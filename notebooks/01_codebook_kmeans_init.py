@@ -49,7 +49,7 @@ run = train_kmeans(config, LiveView)
 print(f"{run.name}: {run.result()['steps']} steps")
 
 # %% [markdown]
-# **You should see** the loss fall steeply and rough, blurred faces in the lower row (`demo`: 21–24 dB).
+# **You should see** the loss fall steeply and rough, blurred faces in the lower row (`demo`: 20–22 dB).
 
 # %% [markdown]
 # ## 2. Collect latents

@@ -55,10 +55,10 @@ plots.lines(steps, {"learning rate": [planned.learning_rate(s) for s in steps]},
 
 # %%
 run = train_phase1(config, LiveView)
-print(f"{run.name}: best validation L1 {run.result()['best_rec']:.4f} at step {run.result()['best_step']}")
+print(f"{run.name}: best on validation images at step {run.result()['best_step']}")
 
 # %% [markdown]
-# **You should see** PSNR rise to the last steps (`demo`: above 24 dB) and hair, eyes and mouths come into place.
+# **You should see** PSNR rise to the last steps (`demo`: 22–24 dB on the built-in avatars) and hair, eyes and mouths come into place.
 
 # %% [markdown]
 # ## 3. Curves
@@ -107,14 +107,14 @@ Markdown(
 )
 
 # %% [markdown]
-# **You should see** (`demo`) PSNR above 24 dB, sharpness 0.6–0.9, at least 95 % of the codes in use.
+# **You should see** (`demo`) PSNR of 22–24 dB, sharpness around 0.6, at least 95 % of the codes in use.
 
 # %% [markdown]
 # ## 6. The codebook through training
 #
 # Each column is one moment, each row one code. Dark rows are codes that nobody chooses.
 
-# %%
+# %% tags=["picture-usage"]
 moments, counts = run.usage()
 plots.usage_over_time(moments, counts)
 

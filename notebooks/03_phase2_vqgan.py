@@ -86,7 +86,7 @@ plots.curves({"phase 2": run}, names | {"train/gan": "L_gan of the decoder"})
 #
 # Held-out images. Look at the rims of the irises and at the strands of hair.
 
-# %%
+# %% tags=["picture-reconstructions"]
 models = {"Phase 1": VQVAEModel.load(phase1.folder), "Phase 2": VQVAEModel.load(run.folder)}
 x = images_of(packed, packed.val_rows[20:30]).to(device)
 rows = {"input": to_pictures(x)} | {name: to_pictures(model.to(device)(x)) for name, model in models.items()}

@@ -67,7 +67,7 @@ print(f"{run.name}: {run.result()['best_bits']:.3f} bits per held-out token at s
 #
 # What is a prior worth? *Uniform* knows nothing, *unigram* how frequent each code is, *bigram* which code follows which.
 
-# %%
+# %% tags=["picture-bits"]
 bits = bits_figures(codes, packed, config) | {"transformer": run.result()["best_bits"]}
 run.update_result({f"bits_{name}": value for name, value in bits.items()})
 plots.bars(bits, "bits per held-out token (fewer is better)")
@@ -79,13 +79,13 @@ plots.bars(bits, "bits per held-out token (fewer is better)")
 # %% [markdown]
 # ## 4. New avatars
 #
-# 64 grids drawn from the prior at temperature 1, and decoded. Nothing is picked out.
+# 64 grids drawn from the prior and decoded; a temperature a little below 1 keeps them tidy. Nothing is picked out.
 
-# %%
+# %% tags=["picture-samples"]
 prior = PriorModel.load(run.folder).transformer.to(device)
 model = VQVAEModel.load(autoencoder.folder).to(device)
 count = 64 if config.profile != "smoke" else 8
-samples = sample_codes(prior, count, seed=config.seed, top_p=0.95)
+samples = sample_codes(prior, count, seed=config.seed, temperature=0.9, top_p=0.95)
 plots.image_grid(to_pictures(model.decode(samples)), columns=16, side=0.72)
 
 # %% [markdown]
@@ -119,12 +119,12 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 # %% [markdown]
 # ## 7. Completion
 #
-# The upper half of a held-out avatar is given; the prior draws the lower half, four times.
+# The upper part of a held-out avatar, down to the eyes, is given; the prior draws the rest, four times.
 
-# %%
+# %% tags=["picture-completions"]
 x = images_of(packed, packed.val_rows[:3]).to(device)
 given, side = model.encode(x), config.grid
-keep = region(side, (0, side // 2), (0, side))
+keep = region(side, (0, side * 5 // 8), (0, side))
 completed = [sample_codes(prior, 4, start=g[None], keep=keep, top_p=0.95, seed=2, progress=False) for g in given]
 strips = [torch.cat([x[n : n + 1], model.decode(grids)]) for n, grids in enumerate(completed)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
@@ -150,18 +150,18 @@ plots.rows_of_images({"blend": to_pictures(blended), "exchange": to_pictures(exc
 # %% [markdown]
 # ## 9. An edit
 #
-# The hair of one avatar (the upper third of the grid) is taken from another; then the prior redraws the same region to
-# suit the rest, as far as a causal prior can: it knows what stands above and to the left.
+# The clothes of one avatar (the lowest quarter of the grid) are taken from another; then the prior draws the same region
+# anew, three times, to suit what stands above. A causal prior knows only that: regions in the middle are for later.
 
-# %%
-hair = region(side, (0, side // 3), (0, side))
-taken = model.decode(copy_region(given[:1], given[1:2], hair))
-redrawn = model.decode(sample_codes(prior, 3, start=given[:1], keep=~hair, top_p=0.9, seed=3, progress=False))
+# %% tags=["picture-edit"]
+clothes = region(side, (side * 3 // 4, side), (0, side))
+taken = model.decode(copy_region(given[:1], given[1:2], clothes))
+redrawn = model.decode(sample_codes(prior, 3, start=given[:1], keep=~clothes, top_p=0.9, seed=3, progress=False))
 edit = {"before, donor": torch.cat([a, b]), "copied": taken, "redrawn": redrawn}
-plots.rows_of_images({name: to_pictures(images) for name, images in edit.items()})
+plots.rows_of_images({name: to_pictures(images) for name, images in edit.items()}, side=1.4)
 
 # %% [markdown]
-# **You should see** the face unchanged below the edit, but for a seam of a cell or two that the decoder blends.
+# **You should see** the face unchanged above the edit, but for a seam of a cell or two that the decoder blends.
 
 # %% [markdown]
 # ## Check

@@ -75,7 +75,7 @@ plots.atlas(patches, columns=14)
 # %% [markdown]
 # The same for codes of average use, which are more particular:
 
-# %%
+# %% tags=["picture-atlas"]
 middle = np.argsort(-counts)[k // 3 : k // 3 + 8]
 patches = {f"code {c} ({counts[c] / codes.size:.2%})": analysis.code_patches(packed, codes, int(c), 14) for c in middle}
 plots.atlas(patches, columns=14)
@@ -99,7 +99,7 @@ plots.heatmap(variety, "codes in use at each position", mean_image)
 #
 # Every code as a dot, by PCA and by t-SNE. Its colour is the mean of the image cells that map to it.
 
-# %%
+# %% tags=["picture-codebook"]
 codebook = model.quantizer.codebook.cpu().numpy()
 tsne = TSNE(init="pca", perplexity=min(30.0, k / 4), random_state=config.seed).fit_transform(codebook)
 colours = analysis.code_colours(packed, codes, k)
@@ -178,7 +178,8 @@ print(f"distance to the nearest training image: samples {near.mean():.1f}, held-
 # ## 9. A small sweep
 #
 # Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
-# of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only.
+# of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only. The
+# two with a GAN go on from the first one.
 
 # %%
 runs = sweep(config)

@@ -162,3 +162,13 @@ def test_spectral_norm_bounds_every_convolution() -> None:
 def test_real_and_generated_images_share_no_statistics() -> None:
     net, x = PatchDiscriminator(8, 2), images(4, 32)
     torch.testing.assert_close(net(x)[:1], net(x[:1]), atol=1e-5, rtol=1e-4)
+
+
+def test_group_norm_keeps_bf16_and_computes_in_fp32() -> None:
+    norm = make_norm(32, "group")
+    x = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = norm(x.bfloat16())
+        assert norm(x).dtype == torch.float32
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), norm(x.bfloat16().float()), atol=0.02, rtol=0.02)

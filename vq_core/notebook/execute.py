@@ -1,5 +1,6 @@
 """Executes the notebooks in order, with progress in the terminal, and keeps each with its outputs and as HTML."""
 
+import base64
 import os
 import time
 from pathlib import Path
@@ -15,13 +16,15 @@ from tqdm.auto import tqdm
 
 
 class _Client(NotebookClient):
-    """Shows the cell under way and, while it trains, the line of text of its live view."""
+    """Shows the cell under way and, while it works, its progress bar or the line of text of its live view."""
 
     bar: tqdm
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         text = msg["content"].get("data", {}).get("text/plain", "")
-        if " step " in text:
+        if msg["msg_type"] == "stream" and "\r" in msg["content"]["text"]:  # a progress bar inside the notebook
+            self.bar.set_postfix_str(msg["content"]["text"].split("\r")[-1].strip())
+        elif " step " in text:
             self.bar.set_postfix_str(text)
         return super().process_message(msg, cell, cell_index)
 
@@ -67,12 +70,23 @@ def _execute(path: Path, out: Path) -> None:
         finally:
             _clean(notebook)
             nbformat.write(notebook, out / path.name)
+            _save_pictures(notebook, out / "pictures")
             html, _ = HTMLExporter().from_notebook_node(notebook)
             (out / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
     if error is not None:
         raise click.ClickException(
             f"{path.name}: {error.ename}: {error.evalue} (see {(out / path.name).with_suffix('.html')})"
         )
+
+
+def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
+    """The picture of every cell with a tag `picture-NAME` as `NAME.png`: those of the README come from here."""
+    folder.mkdir(exist_ok=True)
+    for cell in notebook.cells:
+        names = [tag.removeprefix("picture-") for tag in cell.metadata.get("tags", []) if tag.startswith("picture-")]
+        images = [out["data"]["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+        for name, image in zip(names, images, strict=False):
+            (folder / f"{name}.png").write_bytes(base64.b64decode(image))
 
 
 def _clean(notebook: NotebookNode) -> None:

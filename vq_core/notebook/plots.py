@@ -21,7 +21,7 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "font.size": 9.5,
     "legend.frameon": False,
-    "image.interpolation": "nearest",
+    "image.interpolation": "auto",
 }
 Pictures = Sequence[np.ndarray] | np.ndarray
 
@@ -34,7 +34,7 @@ def figure(rows: int = 1, columns: int = 1, width: float = 10.0, height: float =
     return fig, axes
 
 
-def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.15) -> Figure:
+def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.1) -> Figure:
     """uint8 pictures [n, h, w, 3] in rows of `columns`, with a title over each where given."""
     rows = -(-len(pictures) // columns)
     fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)))
@@ -48,7 +48,7 @@ def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | Non
     return fig
 
 
-def rows_of_images(rows: Mapping[str, Pictures], side: float = 1.15) -> Figure:
+def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.95) -> Figure:
     """Rows of pictures under each other, each with its label on the left: input, Phase 1, Phase 2 …"""
     columns = max(len(pictures) for pictures in rows.values())
     fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)

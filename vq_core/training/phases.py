@@ -136,7 +136,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             "profile": module.config.profile,
             "steps": module.steps_done,
             "best_step": best["steps_done"],
-            f"best_{module.monitor}": best["best"],
+            **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
             "seconds": round(module.seconds, 1),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             **extra,

@@ -30,7 +30,7 @@ class StepModule(L.LightningModule):
     total_steps: int
     peak_lr: float
     warmup_steps: int
-    monitor: str  # the validation figure that "best" and early stopping look at; lower is better
+    monitor: str  # the validation figure that "best" and early stopping look at (lower is better), or "latest"
     patience: int
     accumulate: int
     val_every: int
@@ -125,6 +125,11 @@ class StepModule(L.LightningModule):
         return self.trainer.optimizers
 
     @property
+    def settled(self) -> bool:
+        """Whether what is optimised is the same from here on: before, any newer state is the better one."""
+        return True
+
+    @property
     def validation_due(self) -> bool:
         """Whether validation follows the step just done, and belongs to it: only after it can the state be saved."""
         return self.steps_done % self.val_every == 0 or self.steps_done >= self.total_steps
@@ -163,9 +168,9 @@ class StepModule(L.LightningModule):
     def finish_validation(self, values: dict[str, float]) -> None:
         """Record validation figures, remember whether they are the best, stop when they have not been for long."""
         self.record({f"val/{name}": value for name, value in values.items()})
-        value = values[self.monitor]
-        self.improved = value < self.best
-        self.best = min(self.best, value)
+        value = values[self.monitor] if self.monitor != "latest" else -float(self.steps_done)
+        self.improved = value < self.best or not self.settled
+        self.best = value if self.improved else self.best
         self.validations_since_best = 0 if self.improved else self.validations_since_best + 1
         if self._plateau is not None:
             self._plateau.step(value)

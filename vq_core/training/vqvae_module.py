@@ -84,6 +84,8 @@ class VQVAEModel(StepModule):
         self.total_steps = config.kmeans.steps if phase == "kmeans" else settings.steps
         self.peak_lr, self.warmup_steps = settings.lr, min(config.optim.warmup_steps, self.total_steps // 2)
         self.monitor = config.train.monitor.removeprefix("val_")
+        if phase == "phase2":  # L_rec is lowest before the GAN has done anything: it would choose the blurred state
+            self.monitor = "perceptual" if config.loss.perceptual else "latest"
         self.patience, self.accumulate = config.train.patience, config.train.accumulate
         self.val_every = config.train.val_every
         # Steps of Phase 1 that Phase 2 starts from; they count for the GAN's start.
@@ -149,6 +151,11 @@ class VQVAEModel(StepModule):
             return 0.0
         start = max(loss.gan_start - int(self.steps_before), 0)
         return gan_weight(self.steps_done, weight=loss.gan, start=start, ramp=loss.gan_ramp)
+
+    @property
+    def settled(self) -> bool:
+        """False in Phase 2 until λ_gan has its full weight."""
+        return self.discriminator is None or self.gan_weight >= self.config.loss.gan
 
     def training_step(self, x: Images, batch_idx: int) -> None:
         out = self.reconstruct(x)
