@@ -9,9 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export VQ_PROFILE := $(PROFILE)
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: workbook lab test check bench sync
+.PHONY: workbook lab test bench sync
 .DEFAULT_GOAL := workbook
 
 # Made anew only when the list of packages changes.
@@ -28,7 +28,7 @@ lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(VENV)/installed
-	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= -q -s
+	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= --override-ini=filterwarnings=default -q -s
 
 sync: $(VENV)/installed
 	@$(BIN)/jupytext --quiet --to py:percent $(NOTEBOOKS)
@@ -39,5 +39,6 @@ test: $(VENV)/installed
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q
 	@echo "the six notebooks, in order, at smoke scale"
-	@VQ_PROFILE=smoke VQ_DATA=$$(mktemp -d) $(BIN)/pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-		-p no:cacheprovider -p tests.nbval_patience $(NOTEBOOKS)
+	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && VQ_PROFILE=smoke VQ_DATA="$$data" $(BIN)/python -m pytest -q \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p tests.nbval_patience -p no:cacheprovider \
+		--override-ini=filterwarnings=default $(NOTEBOOKS)

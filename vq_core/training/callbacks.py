@@ -149,7 +149,7 @@ class Bar(Callback):
         self.bar.update(module.steps_done - self.bar.n)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        if self.bar is not None:
+        if self.bar is not None and module.monitor != "latest":
             self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
