@@ -4,7 +4,7 @@
 # make bench               benchmarks, as ratios
 # make sync                write each notebook's .py from its .ipynb
 
-PROFILE ?= demo
+PROFILE ?= $(or $(VQ_PROFILE),demo)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin

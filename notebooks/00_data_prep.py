@@ -50,7 +50,7 @@ print(f"{image_source(config)}: {len(packed.kept)} images of {packed.images.shap
 # %% [markdown]
 # ## 2. The raw images
 #
-# A look at the originals, at their own size, before anything is done to them.
+# A look at the originals, made small, before anything is done to them.
 
 # %% tags=["picture-avatars"]
 first = [entry.file for entry in packed.kept][:24]
@@ -97,7 +97,7 @@ plots.rows_of_images({"kept": left, "set aside": right}) if twins else print("no
 # Portraits mostly lose nothing that matters by cropping; the originals here are cut to 3:4 to show the difference.
 
 # %%
-tall = [image.crop((32, 0, 32 + image.height * 3 // 4, image.height)) for image in originals[:8]]
+tall = [to_square(image, "crop", 256).crop((32, 0, 224, 256)) for image in originals[:8]]
 cropped = [np.asarray(to_square(image, "crop", 128)) for image in tall]
 padded = [np.asarray(to_square(image, "pad", 128)) for image in tall]
 plots.rows_of_images({"crop": cropped, "pad": padded})

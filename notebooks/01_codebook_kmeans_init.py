@@ -28,7 +28,7 @@ from vq_core.models import VectorQuantizerEMA
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import usage_comparison
-from vq_core.training.phases import collect_latents, train_kmeans
+from vq_core.training.phases import collect_latents, pick_device, train_kmeans
 from vq_core.training.vqvae_module import VQVAEModel
 
 # %% [markdown]
@@ -36,7 +36,7 @@ from vq_core.training.vqvae_module import VQVAEModel
 
 # %% tags=["parameters"]
 config = load_config(active_profile(), [])
-packed = load_images(config)
+packed, device = load_images(config), pick_device(config)
 
 # %% [markdown]
 # ## 1. Warm up without quantisation
@@ -57,7 +57,7 @@ print(f"{run.name}: {run.result()['steps']} steps")
 # One vector per cell of the 16×16 grid and image; of training images only.
 
 # %%
-model = VQVAEModel.load(run.folder)
+model = VQVAEModel.load(run.folder).to(device)
 vectors = collect_latents(model, packed, config).cpu()
 print(f"{len(vectors)} vectors of {vectors.shape[1]} numbers, spread {vectors.std():.2f}")
 
@@ -137,7 +137,7 @@ plots.codebook_map(some, centres, "latents and codes in the plane of most varian
 # 16×16 grid of codes, and then pass it.
 
 # %%
-x = images_of(packed, packed.val_rows[:8])
+x = images_of(packed, packed.val_rows[:8]).to(device)
 plots.rows_of_images({"input": to_pictures(x), "warm-up": to_pictures(model(x))})
 
 # %% [markdown]

@@ -10,7 +10,7 @@
 # %% [markdown]
 # ## Settings
 #
-# L = λ_rec·|x − x̂| + λ_commit·‖z_e − sg[e]‖² (+ λ_perc·LPIPS where its weights are to be had). The codebook has no
+# L = λ_rec·|x − x̂| + λ_commit·‖z_e − sg[e]‖² (+ λ_perc·LPIPS where `loss.perceptual` is not 0). The codebook has no
 # gradient: it follows the latents by moving averages, and dead codes are moved to the patches reconstructed worst.
 
 # %%
@@ -27,7 +27,7 @@ from vq_core.training.phases import pick_device, train_phase1
 from vq_core.training.vqvae_module import VQVAEModel
 
 # %% [markdown]
-# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own.
+# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own (a changed `model` wants its own run of notebook 01 first).
 
 # %% tags=["parameters"]
 config = load_config(active_profile(), [])
@@ -85,7 +85,7 @@ plots.curves({"phase 1": run}, names)
 
 # %%
 model = VQVAEModel.load(run.folder).to(device)
-x = images_of(packed, packed.val_rows[8:20]).to(device)
+x = images_of(packed, packed.val_rows[-12:]).to(device)
 x_rec = model(x)
 plots.rows_of_images({"input": to_pictures(x), "Phase 1": to_pictures(x_rec)})
 

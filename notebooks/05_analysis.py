@@ -14,7 +14,6 @@
 
 # %%
 import numpy as np
-import torch
 from IPython.display import Markdown
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -128,7 +127,7 @@ plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_p
 # The eyes' part of the grid, exchanged between two avatars, both ways.
 
 # %%
-x = images_of(packed, packed.val_rows[4:6]).to(device)
+x = images_of(packed, packed.val_rows[-2:]).to(device)
 eyes = region(grid, (grid * 6 // 16, grid * 11 // 16), (grid * 3 // 16, grid * 13 // 16))
 one, two = model.encode(x).split(1)
 swapped = [copy_region(one, two, eyes), copy_region(two, one, eyes)]
@@ -146,7 +145,7 @@ plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8
 
 # %%
 if image_source(config) == "avatars":
-    features = model.quantizer.lookup(torch.from_numpy(codes.astype("int64")).to(device)).flatten(1).cpu().numpy()
+    features = PCA(min(16, codebook.shape[1])).fit_transform(codebook)[codes].reshape(len(codes), -1)
     probes = analysis.linear_probes(features, analysis.avatar_attributes(packed, raw_dir(config)), packed)
     accuracy, majority = ({p.attribute: getattr(p, name) for p in probes} for name in ("accuracy", "majority"))
     probe_figure = plots.bars(accuracy, "accuracy of linear probes on held-out avatars", majority)
@@ -179,7 +178,7 @@ print(f"distance to the nearest training image: samples {near.mean():.1f}, held-
 #
 # Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
 # of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only. The
-# two with a GAN go on from the first one.
+# ones with a GAN go on from the first.
 
 # %%
 runs = sweep(config)

@@ -137,7 +137,7 @@ def test_the_last_override_wins() -> None:
         ("optim.betas=[0.9]", "optim.betas"),
         ("model.channels=[]", "model.channels"),
         ("train.accumulate=3", "train: batch_size 32 cannot be split into accumulate=3 parts"),
-        ("prior.heads=7", "prior: dim 512 must be a multiple of 2 * heads (14)"),
+        ("prior.heads=7", "prior: dim 512 must be a multiple of heads=7"),
         ("data.image_size=100", "data.image_size 100 is not divisible by 2^4 (model.channels)"),
         ("model.channels=[64, 64]", "model.decoder_channels must have as many entries as model.channels"),
         ("model.attention_at=[24]", "model.attention_at 24 is not one of the feature sizes [128, 64, 32, 16]"),

@@ -95,12 +95,14 @@ def evaluate(config: Any, stage: str, lpips: Any) -> None:
     from vq_core.data.datamodule import load_images
     from vq_core.evaluation.report import reconstruction_figures
     from vq_core.training.losses import PerceptualLoss
-    from vq_core.training.phases import finished
+    from vq_core.training.phases import finished, pick_device
     from vq_core.training.vqvae_module import VQVAEModel
 
     run = finished(stage, config)
     figures = reconstruction_figures(
-        VQVAEModel.load(run.folder), load_images(config), PerceptualLoss(lpips) if lpips else None
+        VQVAEModel.load(run.folder).to(pick_device(config)),
+        load_images(config),
+        PerceptualLoss(lpips) if lpips else None,
     )
     if lpips:
         figures[f"lpips_{lpips}"] = figures.pop("lpips")
@@ -122,7 +124,7 @@ def reconstruct(config: Any, image: Path, stage: str) -> None:
 
 
 @main.command()
-@click.option("--count", default=16, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--temperature", default=1.0, show_default=True)
 @click.option("--top-k", type=int, default=None)
 @click.option("--top-p", type=float, default=None)
@@ -134,17 +136,18 @@ def sample(
 ) -> None:
     """New avatars from the prior."""
     from vq_core.generation import sampling
-    from vq_core.training.phases import finished
+    from vq_core.training.phases import finished, pick_device
     from vq_core.training.prior_module import PriorModel
     from vq_core.training.vqvae_module import VQVAEModel
 
-    model = VQVAEModel.load(finished("phase2", config).folder)
+    device = pick_device(config)
+    model = VQVAEModel.load(finished("phase2", config).folder).to(device)
     if random_codes:
         run = finished("phase2", config)
-        codes = sampling.random_codes(config.model.num_codes, count, config.grid, seed)
+        codes = sampling.random_codes(config.model.num_codes, count, config.grid, seed).to(device)
     else:
         run = finished("prior", config)
-        prior = PriorModel.load(run.folder).transformer
+        prior = PriorModel.load(run.folder).transformer.to(device)
         codes = sampling.sample_codes(prior, count, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     _save(model.decode(codes), run.folder / f"samples-seed{seed}{'-random' if random_codes else ''}.png", 8)
 
@@ -152,7 +155,7 @@ def sample(
 @main.command()
 @click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--steps", default=8, show_default=True)
+@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True)
 @click.option("--method", type=click.Choice(["blend", "exchange"]), default="blend", show_default=True)
 @_shared
 def interpolate(config: Any, a: Path, b: Path, steps: int, method: str) -> None:
@@ -199,7 +202,7 @@ def edit(
     elif code is not None:
         changed = editing.paint(codes, mask, code)
     else:
-        prior = PriorModel.load(finished("prior", config).folder).transformer
+        prior = PriorModel.load(finished("prior", config).folder).transformer.to(x.device)
         changed = sample_codes(prior, regenerate or 0, start=codes, keep=~mask, seed=config.seed)
     pictures = torch.cat([x, model.decode(torch.cat([codes[:1], changed]))])
     _save(pictures, folder / f"edit-{image.stem}.png", len(pictures))
@@ -219,16 +222,24 @@ def compare(config: Any, run_sweep: bool) -> None:
 
 
 @main.command()
+@click.option("--profile", default=None, help="full, demo, smoke or a YAML file; default: $VQ_PROFILE, else demo.")
 @click.option("--only", default=None, help="Part of a notebook's name, e.g. 03.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="Folder of the results; default data/workbook."
 )
-@_shared
-def workbook(config: Any, only: str | None, out: Path | None) -> None:
-    """Execute the six notebooks in order; leaves each with its outputs, and as HTML."""
+def workbook(profile: str | None, only: str | None, out: Path | None) -> None:
+    """Execute the six notebooks in order; leaves each with its outputs, and as HTML.
+
+    Settings of your own go into a YAML file, given as the profile.
+    """
     from vq_core.notebook.execute import execute_all
 
-    execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, config.profile, only)
+    profile = profile or active_profile()
+    try:
+        config = load_config(profile)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, profile, only)
 
 
 def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
@@ -238,7 +249,7 @@ def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
 
     from vq_core.data.augment import to_float
     from vq_core.data.decode import UnusableImage, load_picture
-    from vq_core.training.phases import finished
+    from vq_core.training.phases import finished, pick_device
     from vq_core.training.vqvae_module import VQVAEModel
 
     run = finished(stage, config)
@@ -248,7 +259,9 @@ def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
             squares.append(load_picture(image, config.data).pixels)
         except UnusableImage as error:
             raise click.ClickException(f"{image}: {error}") from None
-    return VQVAEModel.load(run.folder), to_float(torch.from_numpy(np.stack(squares))), run.folder
+    device = pick_device(config)
+    x = to_float(torch.from_numpy(np.stack(squares)).to(device))
+    return VQVAEModel.load(run.folder).to(device), x, run.folder
 
 
 def _save(images: Any, path: Path, columns: int) -> None:

@@ -177,8 +177,8 @@ class PriorConfig(_Group):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "PriorConfig":
-        if self.dim % (2 * self.heads):
-            raise ValueError(f"dim {self.dim} must be a multiple of 2 * heads ({2 * self.heads})")
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of heads={self.heads}")
         return self
 
 
@@ -276,7 +276,7 @@ def _overlay_path(profile: str) -> Path:
     if profile in PROFILES:
         return CONFIG_DIR / f"{profile}.yaml"
     if Path(profile).suffix in (".yaml", ".yml"):
-        return Path(profile)
+        return Path(profile) if Path(profile).exists() else PROJECT_DIR / profile
     raise ConfigError(
         f"profile '{profile}' is none of {', '.join(PROFILES)}, nor a YAML file{_nearest(profile, PROFILES)}"
     )

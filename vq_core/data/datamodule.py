@@ -1,5 +1,6 @@
 """Batches of avatars for Lightning: indices are loaded, pixels looked up, normalised and augmented on the device."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vq_core.config import Config, data_dir
 from vq_core.data.augment import augment, to_float
 from vq_core.data.avatars import write_avatars
 from vq_core.data.batches import BatchOrder, in_order, index_loader
-from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed
+from vq_core.data.ingest import DataError, PackedImages, ingest, is_side_file, load_packed
 
 Images = Float[Tensor, "b 3 h w"]
 
@@ -25,7 +26,7 @@ def image_source(config: Config) -> str:
         return config.data.source
     raw = data_dir() / "raw"
     return (
-        "raw" if raw.is_dir() and any(p.is_file() and not p.name.startswith(".") for p in raw.rglob("*")) else "avatars"
+        "raw" if raw.is_dir() and any(p.is_file() and not is_side_file(p.name) for p in raw.rglob("*")) else "avatars"
     )
 
 
@@ -39,7 +40,10 @@ def raw_dir(config: Config) -> Path:
 def processed_dir(config: Config) -> Path:
     """The folder of the packed images at this configuration's size."""
     source = "raw" if image_source(config) == "raw" else raw_dir(config).name
-    return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}"
+    cleaning = (config.seed, config.data.min_side, config.data.max_pixels)
+    splitting = (config.data.near_duplicate_bits, config.data.val_share)
+    digest = hashlib.sha256(repr((cleaning, splitting)).encode()).hexdigest()[:6]
+    return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}-{digest}"
 
 
 def prepare_images(config: Config, progress: bool = True) -> PackedImages:

@@ -26,7 +26,7 @@ from vq_core.data.decode import Picture, UnusableImage, load_picture
 from vq_core.data.duplicates import first_of_group, perceptual_hash
 from vq_core.data.packed import DataError, Entry, PackedImages, load_packed, read_packed, write_packed
 
-SIDE_FILES = (".csv", ".json", ".txt", ".md")  # labels and notes that lie beside images
+SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes that lie beside images
 _PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")
 _CHUNK = 256  # pictures in flight: one slow file must not let all later ones pile up in memory
 
@@ -100,13 +100,14 @@ def _list_files(raw: Path) -> list[_File]:
     for folder, folders, files in os.walk(raw):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        found += [Path(folder) / name for name in files + links if not _is_side_file(name)]
+        found += [Path(folder) / name for name in files + links if not is_side_file(name)]
     if not found:
         raise DataError(f"{raw}: holds no image files")
     return sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in found)
 
 
-def _is_side_file(name: str) -> bool:
+def is_side_file(name: str) -> bool:
+    """Whether nobody meant a file in the raw folder as a picture: hidden, a table, notes, a cache."""
     return name.startswith(".") or name.lower().endswith(SIDE_FILES)
 
 

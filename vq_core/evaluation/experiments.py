@@ -89,4 +89,6 @@ def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
     tree["loss"]["gan_ramp"] = max(1, steps // 4)
     for group, values in changes.items():
         tree[group] |= values
+    if not tree["loss"]["perceptual"]:
+        tree["train"]["monitor"] = "val_rec"
     return config_from_dict(tree)

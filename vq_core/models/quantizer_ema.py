@@ -32,7 +32,12 @@ def nearest_codes(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"])
     """
     half_norms = 0.5 * codebook.square().sum(dim=1)
     rows = max(1, _PAIRS_PER_CHUNK // len(codebook))
-    parts = [torch.addmm(half_norms, chunk, codebook.T, alpha=-1.0).argmin(dim=1) for chunk in vectors.split(rows)]
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 would pick wrong codes as bf16 does, if fewer
+    try:
+        parts = [torch.addmm(half_norms, chunk, codebook.T, alpha=-1.0).argmin(dim=1) for chunk in vectors.split(rows)]
+    finally:
+        torch.set_float32_matmul_precision(allowed)
     return torch.cat(parts)
 
 
@@ -146,7 +151,9 @@ class VectorQuantizerEMA(nn.Module):
             self.ema_sums.lerp_(self.pending_sums, 1 - self.decay)
             total = self.ema_counts.sum()
             smoothed = (self.ema_counts + self.eps) / (total + self.num_codes * self.eps) * total
-            self.codebook.copy_(self.ema_sums / smoothed.unsqueeze(1))
+            # A code unused for so long that ε outweighs its count would be drawn to the origin: it stays.
+            used = (self.ema_counts > 1e-3).unsqueeze(1)
+            self.codebook.copy_(torch.where(used, self.ema_sums / smoothed.unsqueeze(1), self.codebook))
         self.pending_counts.zero_()
         self.pending_sums.zero_()
         return counts

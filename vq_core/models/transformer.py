@@ -59,7 +59,7 @@ class CodeTransformer(nn.Module):
     Args:
         num_codes: K.
         grid: side of the grid of codes.
-        dim: width; a multiple of 2 × heads.
+        dim: width; a multiple of heads.
         dropout: after attention and MLP, in training.
     """
 

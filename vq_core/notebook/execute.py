@@ -9,10 +9,12 @@ from typing import Any
 import click
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
+
+from vq_core.config import data_dir
 
 
 class _Client(NotebookClient):
@@ -41,7 +43,9 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
     if not chosen:
         raise click.ClickException(f"{notebooks}: no notebook's name contains '{only}'")
     out.mkdir(parents=True, exist_ok=True)
-    os.environ["VQ_PROFILE"] = profile
+    # Kernels run in the notebooks' folder: what they are told must not depend on this one.
+    os.environ["VQ_PROFILE"] = str(Path(profile).resolve()) if Path(profile).is_file() else profile
+    os.environ["VQ_DATA"] = str(data_dir())
     started = time.monotonic()
     for path in chosen:
         _execute(path, out)
@@ -60,12 +64,12 @@ def _execute(path: Path, out: Path) -> None:
         extra_arguments=["--IPKernelApp.log_level=40"],  # else it warns at every start that it uses loopback
     )
     client.store_widget_state = False
-    error: CellExecutionError | None = None
+    error: CellExecutionError | DeadKernelError | None = None
     with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
         try:
             client.execute()
-        except CellExecutionError as failure:
+        except (CellExecutionError, DeadKernelError) as failure:
             error = failure
         finally:
             _clean(notebook)
@@ -73,6 +77,10 @@ def _execute(path: Path, out: Path) -> None:
             _save_pictures(notebook, out / "pictures")
             html, _ = HTMLExporter().from_notebook_node(notebook)
             (out / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
+    if isinstance(error, DeadKernelError):
+        raise click.ClickException(
+            f"{path.name}: the kernel died: interrupted, or out of memory; run it again to go on"
+        )
     if error is not None:
         raise click.ClickException(
             f"{path.name}: {error.ename}: {error.evalue} (see {(out / path.name).with_suffix('.html')})"

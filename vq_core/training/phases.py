@@ -56,7 +56,10 @@ def finished(kind: str, config: Config) -> Run:
             "phase2": "03_phase2_vqgan",
             "prior": "04_phase3_prior",
         }[kind]
-        raise RunError(f"{run.folder}: no finished {kind} run with these settings; run notebook {notebook} first")
+        raise RunError(
+            f"{run.folder}: no finished {kind} run with these settings; run notebook {notebook} first, with the same "
+            f"settings (or: python -m vq_core train {kind} …)"
+        )
     return run
 
 
@@ -92,10 +95,12 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
             f"{run.name} stopped at step {module.steps_done} of {module.total_steps}; run it again to go on"
         ) from None
     except torch.cuda.OutOfMemoryError:
-        raise RunError(
-            f"the GPU's memory does not hold a batch of {module.config.train.batch_size}: "
-            "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
-        ) from None
+        advice = (
+            "set a smaller prior.batch_size"
+            if module.kind == "prior"
+            else "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
+        )
+        raise RunError(f"the GPU's memory does not hold a batch of this size: {advice}") from None
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:
@@ -138,7 +143,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
             "seconds": round(module.seconds, 1),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
             **extra,
         }
     )
@@ -247,7 +252,7 @@ def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> 
 def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarray, "n h w"]:
     """Codes of all packed images by a run's best autoencoder; computed once and kept in `codes.npy` of the run."""
     path, packed = run.folder / "codes.npy", load_images(config)
-    if path.is_file():
+    if path.is_file() and path.stat().st_mtime >= (packed.folder / "images.npy").stat().st_mtime:
         return np.load(path)
     device = pick_device(config)
     model = VQVAEModel.load(run.best).to(device)

@@ -20,16 +20,25 @@ from vq_core.config import Config, data_dir
 
 # Settings that decide what each kind of run computes; the rest (logging, device, sweep …) does not change its name.
 _GROUPS = {
-    "kmeans": ("data", "model", "quantizer", "kmeans", "loss", "optim", "phase1", "train"),
-    "phase1": ("data", "model", "quantizer", "loss", "optim", "phase1", "train"),
-    "phase2": ("data", "model", "quantizer", "loss", "discriminator", "optim", "phase2", "train"),
+    "kmeans": ("model", "kmeans", "loss", "optim", "phase1", "train", "data"),
+    "phase1": ("model", "quantizer", "loss", "optim", "phase1", "train", "data"),
+    "phase2": ("model", "quantizer", "loss", "discriminator", "optim", "phase2", "train", "data"),
     "prior": ("model", "prior", "optim"),
 }
+_CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
+_HABITS = {"device", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
+_GAN = {"gan", "gan_kind", "gan_start", "gan_ramp"}
 _IGNORED = {
-    "data": {"source", "avatars"},  # the fingerprint stands for them
-    "train": {"device", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"},
+    "kmeans": {
+        "data": _CLEANING,
+        "train": _HABITS | {"patience"},
+        "loss": _GAN | {"vq", "commit"},
+        "phase1": {"steps"},
+    },
+    "phase1": {"data": _CLEANING, "train": _HABITS, "loss": _GAN},
+    "phase2": {"data": _CLEANING, "train": _HABITS},
+    "prior": {},
 }
-_GAN_KEYS = {"gan", "gan_kind", "gan_start", "gan_ramp"}
 
 
 class RunError(RuntimeError):
@@ -125,7 +134,7 @@ def find_run(kind: str, config: Config, fingerprint: str, parent: Run | None = N
     tree = config.model_dump(mode="json")
     relevant: dict[str, Any] = {"seed": config.seed, "data": fingerprint, "parent": parent.name if parent else None}
     for group in _GROUPS[kind]:
-        ignored = _IGNORED.get(group, set()) | (_GAN_KEYS if group == "loss" and kind != "phase2" else set())
+        ignored = _IGNORED[kind].get(group, set())
         relevant[f"settings of {group}"] = {key: value for key, value in tree[group].items() if key not in ignored}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     return Run(data_dir() / "runs" / f"{kind}-{config.profile}-{digest}")
@@ -161,7 +170,7 @@ class History(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row."""
-        row = {"step": step or 0, **{name: round(float(value), 6) for name, value in metrics.items()}}
+        row = {"step": step or 0, **{name: float(f"{value:.9g}") for name, value in metrics.items()}}
         self.rows.append(row)
         with (self.run.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -48,6 +48,7 @@ class StepModule(L.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._clock = (0, time.monotonic())
+        self._last_norm = torch.zeros(())
         self._plateau: ReduceLROnPlateau | None = None
         self._pending: dict[str, Any] | None = None
 
@@ -63,6 +64,9 @@ class StepModule(L.LightningModule):
             return
         self._set_learning_rates()
         self.apply_update()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:  # once per step, after every optimiser
+            scaler.update()
         self.steps_done += 1
         if self.steps_done % self.config.train.log_every == 0 or self.steps_done == self.total_steps:
             self._log_train(images)
@@ -89,9 +93,9 @@ class StepModule(L.LightningModule):
         norm = nn.utils.clip_grad_norm_(parameters, clip)
         if scaler is not None:  # skips the update where fp16 overflowed
             scaler.step(optimizer.optimizer)
-            scaler.update()
         else:
             optimizer.step()
+            self._last_norm = norm
         optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -149,7 +153,8 @@ class StepModule(L.LightningModule):
     def _log_train(self, images: int) -> None:
         means = {name: float(total) / self._count for name, total in self._sums.items()}
         # A gradient that overflows in fp16 is nothing bad: the scaler skips that update.
-        bad = [name for name, value in means.items() if not math.isfinite(value) and name != "grad_norm"]
+        fp16 = self.config.train.precision == "16-mixed"
+        bad = [name for name, value in means.items() if not math.isfinite(value) and not (fp16 and name == "grad_norm")]
         if bad:
             raise FloatingPointError(
                 f"{', '.join(bad)} is not finite at step {self.steps_done}; lower the learning rate"
@@ -173,14 +178,20 @@ class StepModule(L.LightningModule):
         self.best = value if self.improved else self.best
         self.validations_since_best = 0 if self.improved else self.validations_since_best + 1
         if self._plateau is not None:
-            self._plateau.step(value)
+            self._plateau.step(values.get("rec", value))
         if self.finished:
             self.trainer.should_stop = True
 
     # --- resume ---------------------------------------------------------------------------------------------------
 
     def training_state(self) -> dict[str, Any]:
-        """All that a later `fit` needs to go on from here, as tensors and plain values."""
+        """All that a later `fit` needs to go on from here, as tensors and plain values.
+
+        Raises:
+            FloatingPointError: the last gradient was not finite; such a state is not worth keeping.
+        """
+        if not math.isfinite(float(self._last_norm)):
+            raise FloatingPointError(f"the gradient is not finite at step {self.steps_done}; lower the learning rate")
         return {
             "kind": self.kind,
             "config": self.config.model_dump(mode="json"),
