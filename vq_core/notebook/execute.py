@@ -1,6 +1,7 @@
 """Executes the notebooks in order, with progress in the terminal, and keeps each with its outputs and as HTML."""
 
 import base64
+import io
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm.auto import tqdm
 
 from vq_core.config import data_dir
@@ -87,6 +89,13 @@ def _execute(path: Path, out: Path) -> None:
         )
 
 
+def _repacked(png: str) -> str:
+    """The same picture without its (opaque) alpha channel and packed as small as PNG can, as base64."""
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, format="png", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
+
+
 def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
     """The picture of every cell with a tag `picture-NAME` as `NAME.png`: those of the README come from here."""
     folder.mkdir(exist_ok=True)
@@ -98,9 +107,11 @@ def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Drop what goes stale in a file: widget state, times of execution, progress bars."""
+    """Drop what goes stale in a file (widget state, times of execution, progress bars); pack pictures tighter."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not (out.get("name") == "stderr" and "\r" in out.text)]
+            for data in (out["data"] for out in cell.outputs if "image/png" in out.get("data", {})):
+                data["image/png"] = _repacked(data["image/png"])
