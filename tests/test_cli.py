@@ -81,7 +81,8 @@ def test_the_whole_way(folder: Path) -> None:
     ):
         result = call(folder, *words, *TINY)
         assert result.exit_code == 0, result.output
-        assert Image.open(result.output.strip().splitlines()[-1].strip()).size[1] >= 64
+        with Image.open(result.output.strip().splitlines()[-1].strip()) as picture:
+            assert picture.height >= 64
     result = call(folder, "evaluate", *TINY)
     assert result.exit_code == 0 and "psnr" in result.output
     result = call(folder, "compare")

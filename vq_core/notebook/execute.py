@@ -89,6 +89,10 @@ def _execute(path: Path, out: Path) -> None:
         )
 
 
+def _is_progress(out: NotebookNode) -> bool:
+    return out.get("name") == "stderr" and ("\r" in out.text or not out.text.strip())
+
+
 def _repacked(png: str) -> str:
     """The same picture without its (opaque) alpha channel and packed as small as PNG can, as base64."""
     packed = io.BytesIO()
@@ -112,6 +116,6 @@ def _clean(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if not (out.get("name") == "stderr" and "\r" in out.text)]
+            cell.outputs = [out for out in cell.outputs if not _is_progress(out)]
             for data in (out["data"] for out in cell.outputs if "image/png" in out.get("data", {})):
                 data["image/png"] = _repacked(data["image/png"])
