@@ -66,27 +66,24 @@ def _execute(path: Path, out: Path) -> None:
         extra_arguments=["--IPKernelApp.log_level=40"],  # else it warns at every start that it uses loopback
     )
     client.store_widget_state = False
-    error: CellExecutionError | DeadKernelError | None = None
+    error: Exception | None = None
     with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
         try:
             client.execute()
-        except (CellExecutionError, DeadKernelError) as failure:
-            error = failure
+        except (CellExecutionError, DeadKernelError, AssertionError) as failure:
+            error = failure  # AssertionError: at Ctrl-C nbclient shuts the kernel down, then misses it
         finally:
             _clean(notebook)
             nbformat.write(notebook, out / path.name)
             _save_pictures(notebook, out / "pictures")
             html, _ = HTMLExporter().from_notebook_node(notebook)
             (out / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
-    if isinstance(error, DeadKernelError):
-        raise click.ClickException(
-            f"{path.name}: the kernel died: interrupted, or out of memory; run it again to go on"
-        )
+    if isinstance(error, CellExecutionError):
+        copy = (out / path.name).with_suffix(".html")
+        raise click.ClickException(f"{path.name}: {error.ename}: {error.evalue} (see {copy})")
     if error is not None:
-        raise click.ClickException(
-            f"{path.name}: {error.ename}: {error.evalue} (see {(out / path.name).with_suffix('.html')})"
-        )
+        raise click.ClickException(f"{path.name}: interrupted, or the kernel ran out of memory; run it again to go on")
 
 
 def _is_progress(out: NotebookNode) -> bool:
