@@ -1,0 +1,59 @@
+"""Executing notebooks: results and HTML are left, failures name the notebook, progress bars are not kept."""
+
+import base64
+import io
+from pathlib import Path
+
+import click
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+from vq_core.notebook.execute import execute_all
+
+DRAW = """
+import sys
+from IPython.display import display
+from PIL import Image
+sys.stderr.write("\\r 10%\\r100%\\n")
+print("drawn")
+display(Image.new("RGB", (9, 7), "red"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VQ_PROFILE", "smoke")
+    monkeypatch.setenv("VQ_DATA", str(tmp_path / "data"))
+    good = new_notebook(cells=[new_code_cell(DRAW, metadata={"tags": ["picture-square"]}), new_code_cell("1 + 1")])
+    bad = new_notebook(
+        cells=[new_code_cell("raise RuntimeError('run notebook 00_data_prep first')"), new_code_cell("2")]
+    )
+    nbformat.write(good, tmp_path / "00_good.ipynb")
+    nbformat.write(bad, tmp_path / "01_bad.ipynb")
+    return tmp_path
+
+
+def test_results_and_html_are_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    execute_all(folder, out, "smoke", only="00")
+    first, second = nbformat.read(out / "00_good.ipynb", as_version=4).cells
+    assert [output.get("name", output.output_type) for output in first.outputs] == ["stdout", "display_data"]
+    assert second.outputs[0].data["text/plain"] == "2"
+    with Image.open(io.BytesIO(base64.b64decode(first.outputs[1].data["image/png"]))) as picture:
+        assert picture.size == (9, 7) and picture.getpixel((0, 0)) == (255, 0, 0)
+    assert (out / "pictures" / "square.png").is_file()
+    assert "drawn" in (out / "00_good.html").read_text(encoding="utf-8")
+    assert str(out) in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_failing_cell_names_the_notebook_and_stops(folder: Path) -> None:
+    with pytest.raises(click.ClickException, match=r"01_bad\.ipynb: RuntimeError: run notebook 00_data_prep first"):
+        execute_all(folder, folder / "out", "smoke")
+    assert nbformat.read(folder / "out" / "01_bad.ipynb", as_version=4).cells[0].outputs[0].output_type == "error"
+
+
+def test_unknown_notebook(folder: Path) -> None:
+    with pytest.raises(click.ClickException, match="no notebook's name contains '99'"):
+        execute_all(folder, folder / "out", "smoke", only="99")
