@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vq_core.notebook import plots
-from vq_core.notebook.widgets import picture_of, usage_comparison, usage_explorer
+from vq_core.notebook.widgets import usage_comparison, usage_explorer
 from vq_core.training.runs import Run
 
 
@@ -70,4 +70,4 @@ def test_comparison_switches_codebooks() -> None:
     assert box.children[-1].value != before
     with Image.open(io.BytesIO(before)) as picture:
         assert picture.width > 300
-    assert isinstance(plots.figure()[0], Figure) and picture_of(plots.figure()[0])[:4] == b"\x89PNG"
+    assert isinstance(plots.figure()[0], Figure) and plots.png_of(plots.figure()[0])[:4] == b"\x89PNG"

@@ -15,7 +15,7 @@ from vq_core.config import Config, data_dir
 from vq_core.data.augment import augment, to_float
 from vq_core.data.avatars import write_avatars
 from vq_core.data.batches import BatchOrder, in_order, index_loader
-from vq_core.data.ingest import DataError, PackedImages, ingest, is_side_file, load_packed
+from vq_core.data.ingest import DataError, PackedImages, ingest, is_side_file, load_packed, packing_settings
 
 Images = Float[Tensor, "b 3 h w"]
 
@@ -40,9 +40,8 @@ def raw_dir(config: Config) -> Path:
 def processed_dir(config: Config) -> Path:
     """The folder of the packed images at this configuration's size."""
     source = "raw" if image_source(config) == "raw" else raw_dir(config).name
-    cleaning = (config.seed, config.data.min_side, config.data.max_pixels)
-    splitting = (config.data.near_duplicate_bits, config.data.val_share)
-    digest = hashlib.sha256(repr((cleaning, splitting)).encode()).hexdigest()[:6]
+    settings = sorted(packing_settings(config.data, config.seed).items())
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
     return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}-{digest}"
 
 

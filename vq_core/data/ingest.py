@@ -64,7 +64,7 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     """
     raw, out = Path(raw), Path(out)
     listing = _list_files(raw)
-    settings = _settings(config, seed)
+    settings = packing_settings(config, seed)
     old, old_settings = _previous(out)
     if old and old_settings == settings and [_stamp(entry) for entry in old.entries] == listing:
         return old
@@ -124,7 +124,8 @@ def _stamp(entry: Entry) -> _File:
     return _File(entry.file, entry.size, entry.mtime_ns)
 
 
-def _settings(config: DataConfig, seed: int) -> dict[str, Any]:
+def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
+    """The settings that a packed set depends on; another value of any makes another set."""
     names = (*_PIXEL_SETTINGS, "near_duplicate_bits", "val_share")
     return {name: getattr(config, name) for name in names} | {"seed": seed}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Integer, UInt8
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -64,9 +65,7 @@ def code_patches(
 
 def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:
     """The mean colour of the image cells that map to each code, over some images; grey for codes not among them."""
-    grid, size = codes.shape[1], packed.images.shape[1]
-    some = packed.images[:images]
-    cells = some.reshape(len(some), grid, size // grid, grid, size // grid, 3).mean(axis=(2, 4)).reshape(-1, 3)
+    cells = _cell_means(packed.images[:images], codes.shape[1]).reshape(-1, 3)
     flat = codes[:images].ravel()
     counts = np.bincount(flat, minlength=num_codes)
     sums = np.stack([np.bincount(flat, weights=cells[:, channel], minlength=num_codes) for channel in range(3)], axis=1)
@@ -76,11 +75,8 @@ def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images:
 def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h w"]:
     """Perplexity of the codes at each position of the grid: 1 where all avatars have the same code."""
     flat = codes.reshape(len(codes), -1)
-    entropy = []
-    for position in range(flat.shape[1]):
-        p = np.bincount(flat[:, position], minlength=num_codes) / len(flat)
-        entropy.append(-(p[p > 0] * np.log(p[p > 0])).sum())
-    return np.exp(np.array(entropy)).reshape(codes.shape[1:])
+    counts = [torch.from_numpy(np.bincount(column, minlength=num_codes).astype(float)) for column in flat.T]
+    return np.array([float(perplexity(n)) for n in counts]).reshape(codes.shape[1:])
 
 
 def avatar_attributes(packed: PackedImages, raw: Path) -> dict[str, list[str]]:
@@ -142,14 +138,16 @@ def nearest_training(
     images: UInt8[np.ndarray, "b h w 3"], packed: PackedImages, neighbours: int = 1
 ) -> tuple[Float[np.ndarray, "b m"], Int[np.ndarray, "b m"]]:
     """Nearest training images: root mean squared difference of 32×32 thumbnails (0 to 255), and their rows."""
-    search = NearestNeighbors(n_neighbors=neighbours).fit(_thumbnails(packed.images[packed.train_rows]))
-    distance, index = search.kneighbors(_thumbnails(images))
-    return distance / _thumbnails(images[:1]).shape[1] ** 0.5, packed.train_rows[index]
+    side = min(32, images.shape[1])
+    known, asked = (
+        _cell_means(pixels, side).reshape(len(pixels), -1).astype(np.float32)
+        for pixels in (packed.images[packed.train_rows], images)
+    )
+    distance, index = NearestNeighbors(n_neighbors=neighbours).fit(known).kneighbors(asked)
+    return distance / known.shape[1] ** 0.5, packed.train_rows[index]
 
 
-def _thumbnails(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-    n, size = len(images), images.shape[1]
-    side = min(32, size)
-    cell = size // side
-    small = images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))
-    return small.reshape(n, -1).astype(np.float32)
+def _cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
+    """Mean colours of a grid of `side` × `side` cells; pixels beyond the last whole cell are left out."""
+    n, cell = len(images), images.shape[1] // side
+    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))

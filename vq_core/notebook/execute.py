@@ -57,7 +57,7 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
 
 def _execute(path: Path, out: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     client = _Client(
         notebook,
         timeout=None,
@@ -67,7 +67,7 @@ def _execute(path: Path, out: Path) -> None:
     )
     client.store_widget_state = False
     error: Exception | None = None
-    with tqdm(total=len(code), desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
+    with tqdm(total=cells, desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
         try:
             client.execute()

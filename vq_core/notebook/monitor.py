@@ -1,6 +1,5 @@
 """The live view of a training: one picture in the cell that trains, redrawn in place."""
 
-import io
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ from IPython.display import DisplayHandle, display
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
-from vq_core.notebook.plots import BLUE, GREEN, ORANGE, draw_usage, figure
+from vq_core.notebook.plots import BLUE, GREEN, ORANGE, draw_usage, figure, png_of
 from vq_core.training.callbacks import Pictures
 from vq_core.training.runs import History, Run
 
@@ -19,9 +18,7 @@ class _Picture:
     """A figure as PNG, with a line of text for where pictures cannot be shown."""
 
     def __init__(self, fig: Figure, status: str) -> None:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=80)
-        self.png, self.status = buffer.getvalue(), status
+        self.png, self.status = png_of(fig), status
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return {"image/png": self.png, "text/plain": self.status}
@@ -77,8 +74,8 @@ class LiveView(Callback):
         picture = _Picture(self._figure(module, status), status)
         self.drawn = time.monotonic()
         if self.handle is None:
-            self.handle = display(picture, display_id=True)
-        if self.handle is not None:  # there is none outside a notebook
+            self.handle = display(picture, display_id=True)  # still None outside a notebook
+        else:
             self.handle.update(picture)
 
     def _figure(self, module: Any, status: str) -> Figure:
@@ -89,9 +86,9 @@ class LiveView(Callback):
             axes[0][1], ("train/grad_norm",), ("val/psnr",), "PSNR [dB]" if latest is not None else "gradient norm"
         )
         if latest is not None and module.quantize:
-            steps, counts = self.run.usage()
-            if len(steps):
-                draw_usage(axes[0][2], counts[-1].astype(float), f"step {steps[-1]}")
+            if self.history.latest_usage is not None:
+                step, counts = self.history.latest_usage
+                draw_usage(axes[0][2], counts.astype(float), f"step {step}")
                 axes[0][2].title.set_fontsize(8.5)
         else:
             self._panel(axes[0][2], ("train/lr",), (), "learning rate")

@@ -1,13 +1,16 @@
 """Figures: numbers and pictures in, a matplotlib `Figure` out. Nothing here reads files or trains."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.runs import Run
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98"
@@ -32,6 +35,13 @@ def figure(rows: int = 1, columns: int = 1, width: float = 10.0, height: float =
         fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
     plt.close(fig)  # else the notebook shows it twice
     return fig, axes
+
+
+def png_of(fig: Figure) -> bytes:
+    """A figure as PNG bytes: how widgets and the live view carry it."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
+    return buffer.getvalue()
 
 
 def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.1) -> Figure:
@@ -122,9 +132,8 @@ def draw_usage(ax: Axes, counts: np.ndarray, title: str = "", by_usage: bool = T
     colours = np.where(share == 0, RED, np.where(share < 0.1, ORANGE, BLUE))
     ax.bar(np.arange(len(counts)), np.maximum(share, 0.02 * share.max()), width=1.0, color=colours.tolist())
     ax.axhline(1.0, color=GREY, lw=1, ls="--")
-    p = counts[counts > 0] / max(1.0, counts.sum())
-    perplexity = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
-    used = f"{(counts > 0).mean():.0%} used, perplexity {perplexity:.0f} of {len(counts)}"
+    in_use = float(perplexity(torch.from_numpy(np.asarray(counts, dtype=float))))
+    used = f"{(counts > 0).mean():.0%} used, perplexity {in_use:.0f} of {len(counts)}"
     ax.set(
         title=f"{title}\n{used}" if title else used,
         xlabel="codes, most used first" if by_usage else "code",

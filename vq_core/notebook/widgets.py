@@ -1,21 +1,13 @@
 """Thin widgets over the figures: a control moves, a figure is drawn anew. Figures travel as PNG bytes."""
 
-import io
 from collections.abc import Callable
 
 import ipywidgets as w
 import numpy as np
 from matplotlib.figure import Figure
 
-from vq_core.notebook.plots import usage_histogram
+from vq_core.notebook.plots import png_of, usage_histogram
 from vq_core.training.runs import Run
-
-
-def picture_of(fig: Figure) -> bytes:
-    """A figure as PNG bytes."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
 
 
 def over_controls(controls: dict[str, w.Widget], draw: Callable[..., Figure]) -> w.VBox:
@@ -26,7 +18,7 @@ def over_controls(controls: dict[str, w.Widget], draw: Callable[..., Figure]) ->
     image = w.Image(format="png")
 
     def redraw(change: object = None) -> None:
-        image.value = picture_of(draw(**{name: control.value for name, control in controls.items()}))
+        image.value = png_of(draw(**{name: control.value for name, control in controls.items()}))
 
     for control in controls.values():
         control.observe(redraw, names="value")

@@ -36,14 +36,21 @@ def run_for(kind: str, config: Config) -> Run:
     Raises:
         DataError: the images are not prepared.
     """
-    fingerprint = load_images(config).fingerprint
-    parents = {"kmeans": None, "phase1": "kmeans", "phase2": "phase1", "prior": "phase2"}
-    parent = parents[kind]
-    if (kind == "phase1" and config.quantizer.init != "kmeans") or (
-        kind == "phase2" and config.phase2.start_from == "scratch"
-    ):
-        parent = "kmeans" if kind == "phase2" and config.quantizer.init == "kmeans" else None
-    return find_run(kind, config, fingerprint, run_for(parent, config) if parent else None)
+    return _run_on(kind, config, load_images(config).fingerprint)
+
+
+def _run_on(kind: str, config: Config, fingerprint: str) -> Run:
+    parent = _parent(kind, config)
+    return find_run(kind, config, fingerprint, _run_on(parent, config, fingerprint) if parent else None)
+
+
+def _parent(kind: str, config: Config) -> str | None:
+    """The training whose result another one starts from."""
+    if kind == "prior":
+        return "phase2"
+    if kind == "phase2" and config.phase2.start_from == "phase1":
+        return "phase1"
+    return "kmeans" if kind != "kmeans" and config.quantizer.init == "kmeans" else None
 
 
 def finished(kind: str, config: Config) -> Run:

@@ -15,7 +15,7 @@ from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import stretch_loader, val_loader
 from vq_core.data.packed import DataError
 from vq_core.models import CodeTransformer
-from vq_core.training.state import load_checkpoint
+from vq_core.training.state import checkpoint_file, load_checkpoint
 from vq_core.training.step_module import StepModule
 
 Sequences = Int64[Tensor, "b n"]
@@ -65,10 +65,7 @@ class PriorModel(StepModule):
     @classmethod
     def load(cls, run_or_checkpoint: str | Path) -> "PriorModel":
         """The prior of a run's best checkpoint, or of a given file, in eval mode. Raises `CheckpointError`."""
-        path = Path(run_or_checkpoint)
-        if path.is_dir():
-            path = path / "checkpoints" / "best.ckpt"
-        state = load_checkpoint(path, ("prior",))
+        state = load_checkpoint(checkpoint_file(run_or_checkpoint), ("prior",))
         model = cls(config_from_dict(state["config"]))
         model.load_state_dict(state["model"])
         return model.eval().requires_grad_(False)
@@ -113,7 +110,4 @@ class PriorModel(StepModule):
             {"params": decayed, "weight_decay": prior.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda")
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        return optimizer
+        return torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda")

@@ -152,6 +152,7 @@ class History(Logger):
         super().__init__()
         self.run = run
         self.rows: list[dict[str, Any]] = run.history()
+        self.latest_usage: tuple[int, np.ndarray] | None = None  # step and counts, for the live view
 
     @property
     def name(self) -> str:
@@ -178,5 +179,6 @@ class History(Logger):
     @rank_zero_only
     def log_usage(self, counts: np.ndarray, step: int) -> None:
         """Append one usage histogram."""
+        self.latest_usage = (step, counts.copy())
         with (self.run.folder / "usage.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "counts": counts.astype(int).tolist()}) + "\n")

@@ -30,6 +30,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: cannot be written ({reason}); the checkpoint before it is kept") from None
 
 
+def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
+    """A checkpoint's path: that of a run's folder is its best one."""
+    path = Path(run_or_checkpoint)
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+
+
 def load_checkpoint(path: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Read a checkpoint, refusing anything but tensors and plain values (no pickled code).
 

@@ -64,9 +64,8 @@ class StepModule(L.LightningModule):
             return
         self._set_learning_rates()
         self.apply_update()
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:  # once per step, after every optimiser
-            scaler.update()
+        if self._scaler is not None:  # once per step, after every optimiser
+            self._scaler.update()
         self.steps_done += 1
         if self.steps_done % self.config.train.log_every == 0 or self.steps_done == self.total_steps:
             self._log_train(images)
@@ -87,7 +86,7 @@ class StepModule(L.LightningModule):
 
     def step_optimizer(self, optimizer: Any, parameters: list[nn.Parameter], clip: float) -> Tensor:
         """Clip the unscaled gradients, update, zero; returns the norm before clipping."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self._scaler
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, clip)
@@ -102,20 +101,16 @@ class StepModule(L.LightningModule):
     def learning_rate(self, step: int) -> float:
         """The rate of the main optimiser at a step, as the schedule has it (before any halving at a plateau)."""
         optim = self.config.optim
-        if optim.schedule == "plateau":
-            return self.peak_lr if step >= self.warmup_steps else self._warm(step)
+        # Before a plateau the rate stays at its peak: a cosine from there to there.
+        end = self.peak_lr if optim.schedule == "plateau" else min(optim.lr_end, self.peak_lr)
         return warmup_cosine(
             step,
             total=self.total_steps,
             warmup=self.warmup_steps,
             start=optim.lr_start,
             peak=self.peak_lr,
-            end=min(optim.lr_end, self.peak_lr),
+            end=end,
         )
-
-    def _warm(self, step: int) -> float:
-        start = self.config.optim.lr_start
-        return start + (self.peak_lr - start) * step / self.warmup_steps
 
     def _set_learning_rates(self) -> None:
         if self._plateau is not None and self.steps_done > self.warmup_steps:
@@ -123,7 +118,12 @@ class StepModule(L.LightningModule):
         factor = self.learning_rate(self.steps_done) / self.peak_lr
         for optimizer in self._optimizers():
             for group in optimizer.param_groups:
-                group["lr"] = factor * group["initial_lr"]
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+
+    @property
+    def _scaler(self) -> Any:
+        """The gradient scaler of fp16; None at other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return self.trainer.optimizers

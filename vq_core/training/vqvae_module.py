@@ -13,7 +13,7 @@ from vq_core.models import Decoder, Encoder, PatchDiscriminator, Quantized, Vect
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.losses import PerceptualLoss, discriminator_loss, generator_loss
 from vq_core.training.schedules import gan_weight
-from vq_core.training.state import load_checkpoint
+from vq_core.training.state import checkpoint_file, load_checkpoint
 from vq_core.training.step_module import StepModule
 
 Phase = Literal["kmeans", "phase1", "phase2"]
@@ -103,10 +103,7 @@ class VQVAEModel(StepModule):
         Raises:
             CheckpointError: no such file, damaged, or not an autoencoder's.
         """
-        path = Path(run_or_checkpoint)
-        if path.is_dir():
-            path = path / "checkpoints" / "best.ckpt"
-        state = load_checkpoint(path, ("kmeans", "phase1", "phase2"))
+        state = load_checkpoint(checkpoint_file(run_or_checkpoint), ("kmeans", "phase1", "phase2"))
         model = cls(config_from_dict(state["config"]), state["kind"])
         model.load_state_dict(state["model"])
         return model.eval().requires_grad_(False)
@@ -277,9 +274,6 @@ class VQVAEModel(StepModule):
             optimizers.append(
                 maker(self.discriminator.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused)
             )
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["initial_lr"] = group["lr"]
         return optimizers
 
     @property
