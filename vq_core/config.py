@@ -97,6 +97,7 @@ class LossConfig(_Group):
     gan_kind: Literal["hinge", "non_saturating"]
     gan_start: int = Field(ge=0)
     gan_ramp: int = Field(ge=0)
+    gan_adaptive: float = Field(ge=0)
 
 
 class DiscriminatorConfig(_Group):
@@ -105,6 +106,9 @@ class DiscriminatorConfig(_Group):
     channels: int = Field(ge=1)
     layers: int = Field(ge=1)
     spectral_norm: bool
+    gradient_penalty: float = Field(ge=0)
+    lecam: float = Field(ge=0)
+    augment: bool
     lr: float = Field(gt=0)
     betas: tuple[Beta, Beta]
 
@@ -143,10 +147,12 @@ class TrainConfig(_Group):
     accumulate: int = Field(ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     device: Literal["auto", "cpu", "cuda"]
+    devices: int = Field(ge=1)
     val_every: int = Field(ge=1)
     val_images: int = Field(ge=1)
     monitor: Literal["val_rec", "val_perceptual"]
     patience: int = Field(ge=1)
+    bad_steps: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
     save_every: int = Field(ge=1)
     image_every: int = Field(ge=1)
@@ -155,8 +161,11 @@ class TrainConfig(_Group):
 
     @model_validator(mode="after")
     def _batch_splits(self) -> "TrainConfig":
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} parts")
+        if self.batch_size % (self.accumulate * self.devices):
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} parts "
+                f"on devices={self.devices}"
+            )
         return self
 
 

@@ -447,7 +447,7 @@ def test_accumulation_equals_the_whole_batch(prepared: Path, tmp_path: Path, mon
     for name, value in whole.items():
         torch.testing.assert_close(halves[name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     moved = [name for name in whole if not torch.allclose(smaller[name], whole[name], atol=1e-4, rtol=1e-3)]
-    parts = ("encoder", "decoder", "discriminator", "quantizer.codebook")
+    parts = ("encoder", "decoder", "adversary", "quantizer.codebook")
     assert all(any(name.startswith(part) for name in moved) for part in parts)  # the comparison can tell
 
 

@@ -23,7 +23,9 @@ def to_uint8(x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b h w c"]:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def augment(x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+def augment(
+    x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+) -> Float[Tensor, "b c h w"]:
     """Flip and jitter each RGB image of a batch in [−1, 1] on its own; the result is clamped to [−1, 1].
 
     Brightness, contrast and saturation follow each other and mean what they mean in torchvision; their factors are
@@ -33,8 +35,10 @@ def augment(x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Ge
         x: the batch; left as it is.
         config: `flip` is a probability; `brightness`, `contrast`, `saturation` are the v above.
         generator: on the CPU, so that the GPU's batches are those of the CPU.
+        share: rank and number of processes that share a batch; each takes its part of one draw.
     """
-    draw = torch.rand(4, len(x), 1, 1, 1, generator=generator).to(x.device)
+    rank, world = share
+    draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
     spread = torch.tensor([config.brightness, config.contrast, config.saturation], device=x.device)
     factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)
     x = torch.where(draw[0] < config.flip, x.flip(-1), x)

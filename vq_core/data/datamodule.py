@@ -101,17 +101,13 @@ class AnimeDataModule(L.LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return x
         module: Any = self.trainer.lightning_module
-        return augment(x, self.config.data, augmentation_generator(self.config.seed, module.batches_done, self.trainer))
+        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + module.batches_done) * 64)
+        return augment(x, self.config.data, generator, (self.trainer.global_rank, self.trainer.world_size))
 
     def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:
         if isinstance(self._pixels, Tensor):
             return self._pixels[rows]
         return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
-
-
-def augmentation_generator(seed: int, batch: int, trainer: L.Trainer) -> torch.Generator:
-    """Random numbers for the augmentation of one batch: the same after an interruption as without."""
-    return torch.Generator().manual_seed(((seed * 1_000_003) + batch) * 64 + trainer.global_rank)
 
 
 def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:

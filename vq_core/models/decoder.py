@@ -1,5 +1,6 @@
 """Quantised latents z_q → image."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -49,8 +50,9 @@ class Decoder(nn.Module):
             layers += [ResBlock(width, norm, activation) for _ in range(res_blocks)]
             if level in attention_levels:
                 layers.append(SelfAttention(width, norm))
-        layers += [make_norm(width, norm), make_activation(activation), nn.Conv2d(width, 3, 3, padding=1), nn.Tanh()]
+        layers += [make_norm(width, norm), make_activation(activation)]
         self.layers = nn.Sequential(*layers)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, z_q: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
-        return self.layers(z_q)
+        return torch.tanh(self.last(self.layers(z_q)))

@@ -15,6 +15,7 @@ from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import stretch_loader, val_loader
 from vq_core.data.packed import DataError
 from vq_core.models import CodeTransformer
+from vq_core.training.ranks import total
 from vq_core.training.state import checkpoint_file, load_checkpoint
 from vq_core.training.step_module import StepModule
 
@@ -86,21 +87,19 @@ class PriorModel(StepModule):
         self.manual_backward(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))
 
-    def apply_update(self) -> None:
-        optimizer: Any = self.optimizers()
-        self._sums["grad_norm"] = self._sums.get("grad_norm", 0) + self.step_optimizer(
-            optimizer, list(self.parameters()), self.config.optim.clip
-        )
+    def players(self) -> list[tuple[Any, list[torch.nn.Parameter]]]:
+        return [(self.optimizers(), list(self.parameters()))]
 
     def on_validation_epoch_start(self) -> None:
-        self._val = torch.zeros(2)
+        self._val = torch.zeros(2, device=self.device)
 
     def validation_step(self, codes: Sequences, batch_idx: int) -> None:
-        self._val += torch.tensor([float(self.bits(codes).sum()), codes.numel()])
+        bits = self.bits(codes)
+        self._val += torch.stack([bits.sum(), bits.new_tensor(bits.numel())])
 
     def on_validation_epoch_end(self) -> None:
-        total, count = self._val.tolist()
-        self.finish_validation({"bits": total / count})
+        bits, count = total(self._val).tolist()
+        self.finish_validation({"bits": bits / count})
 
     def configure_optimizers(self) -> Any:
         decayed = [p for p in self.parameters() if p.dim() == 2]

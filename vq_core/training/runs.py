@@ -26,8 +26,8 @@ _GROUPS = {
     "prior": ("model", "prior", "optim"),
 }
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
-_HABITS = {"device", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
-_GAN = {"gan", "gan_kind", "gan_start", "gan_ramp"}
+_HABITS = {"device", "devices", "bad_steps", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
+_GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
 _IGNORED = {
     "kmeans": {
         "data": _CLEANING,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vq_core.config import Config
+from vq_core.training.ranks import from_each, total, world_size
 from vq_core.training.schedules import warmup_cosine
 from vq_core.training.state import rng_state, set_rng_state
 
@@ -23,7 +24,7 @@ class StepModule(L.LightningModule):
     """Base of `VQVAEModel` and `PriorModel`.
 
     A sub-class sets `kind`, `total_steps`, `peak_lr`, `warmup_steps` and `monitor`, calls `finish_batch` at the end
-    of every training batch, and overrides `apply_update`.
+    of every training batch, and says with `players` which optimisers move.
     """
 
     kind: str
@@ -44,11 +45,12 @@ class StepModule(L.LightningModule):
         self.validations_since_best = 0
         self.improved = False
         self.seconds = 0.0  # spent in training and validation, before an interruption too
+        self.skipped = self.bad_in_a_row = 0  # steps without an update, because something was not finite
         self._batches = 0
-        self._sums: dict[str, Tensor] = {}
+        self._step_sums: dict[str, Tensor] = {}  # of the batches of this step
+        self._sums: dict[str, Tensor | int] = {}  # of the steps since the last log
         self._count = 0
         self._clock = (0, time.monotonic())
-        self._last_norm = torch.zeros(())
         self._plateau: ReduceLROnPlateau | None = None
         self._pending: dict[str, Any] | None = None
 
@@ -57,22 +59,62 @@ class StepModule(L.LightningModule):
     def finish_batch(self, terms: dict[str, Tensor], images: int) -> None:
         """Take note of a batch's loss terms; when the effective batch is complete, make the update and count it."""
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=self.device)) + value.detach()
-        self._count += 1
+            self._step_sums[name] = self._step_sums.get(name, torch.zeros((), device=self.device)) + value.detach()
         self._batches += 1
         if self._batches % self.accumulate:
             return
         self._set_learning_rates()
-        self.apply_update()
-        if self._scaler is not None:  # once per step, after every optimiser
-            self._scaler.update()
+        self._update()
         self.steps_done += 1
         if self.steps_done % self.config.train.log_every == 0 or self.steps_done == self.total_steps:
             self._log_train(images)
 
-    def apply_update(self) -> None:
-        """Clip, step every optimiser, zero the gradients."""
+    def _update(self) -> None:
+        """Clip and step every optimiser, or none of them: a loss or gradient that is not finite makes no update."""
+        scaler, players = self._scaler, self.players()
+        for optimizer, _ in players if scaler is not None else ():
+            scaler.unscale_(optimizer.optimizer)
+        norms = [nn.utils.clip_grad_norm_(parameters, self.config.optim.clip) for _, parameters in players]
+        self._step_sums["grad_norm"] = norms[0] * self.accumulate  # the sums are of `accumulate` batches
+        sums = torch.stack([value.float() for value in self._step_sums.values()])
+        # Gradients are the same on every rank, losses are not: the ranks must decide alike.
+        finite = float(total((~sums.isfinite()).float().sum())) == 0
+        for optimizer, _ in players:
+            if finite:
+                optimizer.step() if scaler is None else scaler.step(optimizer.optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        if scaler is not None:  # once per step, after every optimiser
+            scaler.update()
+        self.after_update(finite)
+        if finite:
+            for name, value in zip(self._step_sums, sums, strict=True):
+                self._sums[name] = self._sums.get(name, 0) + value / self.accumulate
+            self._count += 1
+        self._count_bad_steps(finite)
+        self._step_sums = {}
+
+    def _count_bad_steps(self, finite: bool) -> None:
+        if finite:
+            self.bad_in_a_row = 0
+            return
+        if self._scaler is not None and self._scaler.get_scale() > 1:
+            return  # in fp16 a gradient that overflows is nothing bad: the scaler comes down until it fits
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        self.record({"train/skipped": float(self.skipped)}, step=self.steps_done + 1)
+        if self.bad_in_a_row >= self.config.train.bad_steps:
+            bad = [name for name, value in self._step_sums.items() if not bool(value.isfinite())]
+            raise FloatingPointError(
+                f"{', '.join(bad) or 'a loss'} is not finite at step {self.steps_done + 1}, the {self.bad_in_a_row}th "
+                "such step in a row; last.ckpt holds the last finite state; lower the learning rate"
+            )
+
+    def players(self) -> list[tuple[Any, list[nn.Parameter]]]:
+        """The optimisers that move in this step, each with its parameters; the first one's gradient norm is logged."""
         raise NotImplementedError
+
+    def after_update(self, updated: bool) -> None:
+        """Called after every step's update, or after it was skipped."""
 
     @property
     def batches_done(self) -> int:
@@ -83,20 +125,6 @@ class StepModule(L.LightningModule):
     def at_step_boundary(self) -> bool:
         """Whether no batch of an unfinished step is under way: only then can the state be saved."""
         return self._batches % self.accumulate == 0
-
-    def step_optimizer(self, optimizer: Any, parameters: list[nn.Parameter], clip: float) -> Tensor:
-        """Clip the unscaled gradients, update, zero; returns the norm before clipping."""
-        scaler = self._scaler
-        if scaler is not None:
-            scaler.unscale_(optimizer.optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
-        if scaler is not None:  # skips the update where fp16 overflowed
-            scaler.step(optimizer.optimizer)
-        else:
-            optimizer.step()
-            self._last_norm = norm
-        optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def learning_rate(self, step: int) -> float:
         """The rate of the main optimiser at a step, as the schedule has it (before any halving at a plateau)."""
@@ -145,24 +173,20 @@ class StepModule(L.LightningModule):
 
     # --- records --------------------------------------------------------------------------------------------------
 
-    def record(self, values: dict[str, float]) -> None:
+    def record(self, values: dict[str, float], step: int | None = None) -> None:
         """Hand figures of this step to every logger."""
         for logger in self.loggers:
-            logger.log_metrics(values, step=self.steps_done)
+            logger.log_metrics(values, step=self.steps_done if step is None else step)
 
     def _log_train(self, images: int) -> None:
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        # A gradient that overflows in fp16 is nothing bad: the scaler skips that update.
-        fp16 = self.config.train.precision == "16-mixed"
-        bad = [name for name, value in means.items() if not math.isfinite(value) and not (fp16 and name == "grad_norm")]
-        if bad:
-            raise FloatingPointError(
-                f"{', '.join(bad)} is not finite at step {self.steps_done}; lower the learning rate"
-            )
+        sums = torch.stack([torch.as_tensor(value) for value in self._sums.values()]) if self._sums else torch.zeros(0)
+        means = dict(zip(self._sums, (total(sums) / (world_size() * max(1, self._count))).tolist(), strict=True))
         steps, since = self._clock
         now = time.monotonic()
         if self.steps_done > steps > 0:
-            means["images_per_second"] = (self.steps_done - steps) * self.accumulate * images / (now - since)
+            means["images_per_second"] = (
+                (self.steps_done - steps) * self.accumulate * images * world_size() / (now - since)
+            )
         self.seconds += now - since
         self._clock = (self.steps_done, now)
         for number, optimizer in enumerate(self._optimizers()):
@@ -188,10 +212,15 @@ class StepModule(L.LightningModule):
         """All that a later `fit` needs to go on from here, as tensors and plain values.
 
         Raises:
-            FloatingPointError: the last gradient was not finite; such a state is not worth keeping.
+            FloatingPointError: a weight is not finite; such a state is not worth keeping.
         """
-        if not math.isfinite(float(self._last_norm)):
-            raise FloatingPointError(f"the gradient is not finite at step {self.steps_done}; lower the learning rate")
+        model = self.state_dict()
+        bad = [name for name, value in model.items() if not bool(value.isfinite().all())]
+        if bad:
+            raise FloatingPointError(
+                f"{bad[0]} is not finite at step {self.steps_done}; last.ckpt holds the last finite state; "
+                "lower the learning rate"
+            )
         return {
             "kind": self.kind,
             "config": self.config.model_dump(mode="json"),
@@ -199,11 +228,13 @@ class StepModule(L.LightningModule):
             "best": self.best,
             "validations_since_best": self.validations_since_best,
             "seconds": self.seconds,
-            "model": self.state_dict(),
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+            "model": model,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
             "plateau": self._plateau.state_dict() if self._plateau is not None else None,
             "scaler": self.trainer.precision_plugin.state_dict(),
-            "rng": rng_state(),
+            "rng": from_each(rng_state()),
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
@@ -211,6 +242,7 @@ class StepModule(L.LightningModule):
         self.load_state_dict(state["model"])
         self.steps_done, self.seconds = state["steps_done"], state["seconds"]
         self.best, self.validations_since_best = state["best"], state["validations_since_best"]
+        self.skipped, self.bad_in_a_row = state["skipped"], state["bad_in_a_row"]
         self._pending = state
 
     def on_train_start(self) -> None:
@@ -231,4 +263,4 @@ class StepModule(L.LightningModule):
             self._plateau.load_state_dict(state["plateau"])
         if state["scaler"]:
             self.trainer.precision_plugin.load_state_dict(state["scaler"])
-        set_rng_state(state["rng"])
+        set_rng_state(state["rng"][self.global_rank % len(state["rng"])])

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from vq_core.config import Config, config_from_dict
 from vq_core.evaluation.metrics import gradient_energy, psnr, usage
-from vq_core.models import Decoder, Encoder, PatchDiscriminator, Quantized, VectorQuantizerEMA
+from vq_core.models import Decoder, Encoder, Quantized, VectorQuantizerEMA
 from vq_core.models.quantizer_ema import perplexity
-from vq_core.training.losses import PerceptualLoss, discriminator_loss, generator_loss
+from vq_core.training.adversary import Adversary, adaptive_factor
+from vq_core.training.losses import PerceptualLoss
+from vq_core.training.ranks import together, total
 from vq_core.training.schedules import gan_weight
 from vq_core.training.state import checkpoint_file, load_checkpoint
 from vq_core.training.step_module import StepModule
@@ -73,10 +75,7 @@ class VQVAEModel(StepModule):
         )
         if quantizer.init == "normal":
             self.quantizer.set_codebook(0.1 * torch.randn(model.num_codes, model.code_dim))
-        self.discriminator: PatchDiscriminator | None = None
-        if phase == "phase2":
-            disc = config.discriminator
-            self.discriminator = PatchDiscriminator(disc.channels, disc.layers, disc.spectral_norm)
+        self.adversary = Adversary(config.discriminator, config.loss.gan_kind) if phase == "phase2" else None
         self._set_up_training(config, phase)
 
     def _set_up_training(self, config: Config, phase: Phase) -> None:
@@ -92,8 +91,8 @@ class VQVAEModel(StepModule):
         self.register_buffer("steps_before", torch.tensor(0))
         self.register_buffer("usage", torch.zeros(config.model.num_codes))  # since the last picture
         self._perceptual: PerceptualLoss | None = None
-        self._worst: tuple[Tensor, Tensor] | None = None
-        self._val: list[dict[str, Tensor]] = []
+        self._worst: list[tuple[Tensor, Tensor]] = []
+        self._val: dict[str, Tensor] = {}  # sums over the images validated so far
         self._val_usage = torch.zeros(0)
 
     @classmethod
@@ -144,7 +143,7 @@ class VQVAEModel(StepModule):
     def gan_weight(self) -> float:
         """λ_gan at this step; 0 outside Phase 2."""
         loss = self.config.loss
-        if self.discriminator is None:
+        if self.adversary is None:
             return 0.0
         start = max(loss.gan_start - int(self.steps_before), 0)
         return gan_weight(self.steps_done, weight=loss.gan, start=start, ramp=loss.gan_ramp)
@@ -152,31 +151,32 @@ class VQVAEModel(StepModule):
     @property
     def settled(self) -> bool:
         """False in Phase 2 until λ_gan has its full weight."""
-        return self.discriminator is None or self.gan_weight >= self.config.loss.gan
+        return self.adversary is None or self.gan_weight >= self.config.loss.gan
 
     def training_step(self, x: Images, batch_idx: int) -> None:
+        """One batch: the autoencoder's losses and, from the GAN's start on, the discriminator's."""
         out = self.reconstruct(x)
         terms = self.autoencoder_terms(x, out)
-        total, weight = self.weighted(terms), self.gan_weight
-        if weight > 0:
-            assert self.discriminator is not None
-            self.discriminator.requires_grad_(False)
-            terms["gan"] = generator_loss(self.discriminator(out.x_rec), self.config.loss.gan_kind)
-            self.discriminator.requires_grad_(True)
-            total = total + weight * terms["gan"]
-            terms["gan_weight"] = torch.as_tensor(weight)
-        self.manual_backward(total / self.accumulate)
-        if weight > 0:
-            terms |= self._discriminator_step(x, out.x_rec.detach())
-        self._remember_worst(x, out)
-        self.finish_batch({"total": total, **terms}, len(x))
-
-    def _discriminator_step(self, x: Images, x_rec: Images) -> dict[str, Tensor]:
-        assert self.discriminator is not None
-        real, fake = self.discriminator(x), self.discriminator(x_rec)
-        loss = discriminator_loss(real, fake, self.config.loss.gan_kind)
+        loss, gan = self.weighted(terms), self.adversary if self.gan_weight > 0 else None
+        if gan is not None:
+            share, seed = (self.global_rank, self.trainer.world_size), self._augmentation_seed()
+            terms["gan"] = gan.fooling(out.x_rec, seed, share)
+            terms["gan_weight"] = self._gan_factor(loss, terms["gan"])
+            loss = loss + terms["gan_weight"] * terms["gan"]
         self.manual_backward(loss / self.accumulate)
-        return {"disc": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
+        if gan is not None:
+            terms |= gan.judging(x, out.x_rec.detach(), seed, share)
+            self.manual_backward(terms["disc_total"] / self.accumulate)
+        self._remember_worst(x, out)
+        self.finish_batch({"total": loss} | terms, len(x))
+
+    def _gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
+        """λ_gan by the schedule, times the adaptive factor where it is asked for."""
+        weight, cap = torch.tensor(self.gan_weight, device=self.device), self.config.loss.gan_adaptive
+        return weight * adaptive_factor(other, gan, self.decoder.last.weight, cap) if cap else weight
+
+    def _augmentation_seed(self) -> int:
+        return (self.config.seed * 1_000_003 + self.batches_done) * 64 + 1  # beside that of the data's augmentation
 
     def autoencoder_terms(self, x: Images, out: Reconstruction) -> dict[str, Tensor]:
         """The unweighted terms of the loss, but for the GAN's."""
@@ -196,32 +196,40 @@ class VQVAEModel(StepModule):
         optimised = {n: t for n, t in terms.items() if n != "vq" or self.quantizer.by_gradient}
         return torch.stack([weights[name] * term for name, term in optimised.items()]).sum()
 
-    def apply_update(self) -> None:
-        clip, optimizers = self.config.optim.clip, self.optimizers()
+    def players(self) -> list[tuple[Any, list[nn.Parameter]]]:
+        optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        norm = self.step_optimizer(optimizers[0], self._autoencoder_parameters(), clip)
-        self._sums["grad_norm"] = self._sums.get("grad_norm", 0) + norm * self.accumulate
-        if self.discriminator is not None and self.gan_weight > 0:
-            self.step_optimizer(optimizers[1], list(self.discriminator.parameters()), clip)
-        if self.quantize:
+        parts = [self._autoencoder_parameters()]
+        if self.adversary is not None and self.gan_weight > 0:
+            parts.append(list(self.adversary.parameters()))
+        return list(zip(optimizers, parts, strict=False))
+
+    def after_update(self, updated: bool) -> None:
+        """The codebook moves with the weights."""
+        if self.quantize and updated:
             self.usage += self.quantizer.step()
             self._reset_dead_codes()
+        self.quantizer.forget()
+        self._worst = []
+        if self.adversary is not None and updated and self.gan_weight > 0:
+            real, fake = self._step_sums["disc_real"], self._step_sums["disc_fake"]
+            self.adversary.remember(real / self.accumulate, fake / self.accumulate)
 
     def _remember_worst(self, x: Images, out: Reconstruction) -> None:
-        """Keep latents and errors of the batch when codes may be reset in this step."""
+        """Keep latents and errors of the step's batches when codes may be reset in this step."""
         every = self.config.quantizer.reset_every
         if not (self.quantize and every and (self.steps_done + 1) % every == 0):
             return
         size = out.z_e.shape[-1]
         error = nn.functional.adaptive_avg_pool2d((out.x_rec.detach().float() - x).abs().mean(1, keepdim=True), size)
         vectors = out.z_e.detach().float().permute(0, 2, 3, 1).reshape(-1, out.z_e.shape[1])
-        self._worst = (vectors, error.flatten())
+        self._worst.append((vectors, error.flatten()))
 
     def _reset_dead_codes(self) -> None:
-        """Move dead codes to the latents of the patches that were reconstructed worst."""
-        if self._worst is None:
+        """Move dead codes to the latents of the patches that were reconstructed worst, alike on every rank."""
+        if not self._worst:
             return
-        (vectors, errors), self._worst = self._worst, None
+        vectors, errors = (together(torch.cat(parts)) for parts in zip(*self._worst, strict=True))
         dead = self.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()
         dead = dead[: len(vectors)]
         # Among the four times as many worst patches a random choice: the very worst are often neighbours of one kind.
@@ -234,26 +242,27 @@ class VQVAEModel(StepModule):
     # --- validation -----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._val, self._val_usage = [], torch.zeros(self.config.model.num_codes)
+        self._val, self._val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
 
     def validation_step(self, x: Images, batch_idx: int) -> None:
         out = self.reconstruct(x)
         terms = self.autoencoder_terms(x, out)
-        terms["total"] = self.weighted(terms)
-        terms |= {"psnr": psnr(out.x_rec.float(), x).mean()}
+        terms |= {"total": self.weighted(terms), "psnr": psnr(out.x_rec.float(), x).mean()}
         terms |= {"energy_rec": gradient_energy(out.x_rec.float()).mean(), "energy": gradient_energy(x).mean()}
-        self._val.append({name: value * len(x) for name, value in terms.items()} | {"images": torch.tensor(len(x))})
+        terms["images"] = torch.ones((), device=self.device)
+        for name, value in terms.items():
+            self._val[name] = self._val.get(name, 0) + value.float() * len(x)
         if out.quantized is not None:
-            self._val_usage += usage(out.quantized.indices, self.config.model.num_codes).cpu()
+            self._val_usage += usage(out.quantized.indices, self.config.model.num_codes)
 
     def on_validation_epoch_end(self) -> None:
-        sums = {name: float(sum(terms[name] for terms in self._val)) for name in self._val[0]}
-        images = sums.pop("images")
+        sums = dict(zip(self._val, total(torch.stack(list(self._val.values()))).tolist(), strict=True))
+        images, counts = sums.pop("images"), total(self._val_usage)
         values = {name: value / images for name, value in sums.items()}
         values["sharpness"] = values.pop("energy_rec") / values.pop("energy")
         if self.quantize:
-            values["perplexity"] = float(perplexity(self._val_usage))
-            values["codes_used"] = float((self._val_usage > 0).float().mean())
+            values["perplexity"] = float(perplexity(counts))
+            values["codes_used"] = float((counts > 0).float().mean())
         self.finish_validation(values)
 
     # --- optimisers -----------------------------------------------------------------------------------------------
@@ -270,10 +279,8 @@ class VQVAEModel(StepModule):
             self._autoencoder_parameters(), self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused
         )
         optimizers = [main]
-        if self.discriminator is not None:
-            optimizers.append(
-                maker(self.discriminator.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused)
-            )
+        if self.adversary is not None:
+            optimizers.append(maker(self.adversary.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused))
         return optimizers
 
     @property
