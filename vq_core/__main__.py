@@ -25,6 +25,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         # Imported late: --help and mistakes in settings need not wait for torch.
         from vq_core.data.ingest import DataError
         from vq_core.training.losses import MissingWeights
+        from vq_core.training.ranks import is_main_process
         from vq_core.training.runs import RunError
         from vq_core.training.state import CheckpointError
 
@@ -39,8 +40,12 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             ValueError,
             IndexError,
         ) as error:
+            if isinstance(error, FloatingPointError) and not is_main_process():
+                sys.exit(0)  # as above
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt as stop:
+            if not is_main_process():  # all stop together; a status of one's own would have the others killed
+                sys.exit(0)
             click.echo(f"\n{stop}" if str(stop) else "\nstopped", err=True)
             sys.exit(130)
 
@@ -71,15 +76,23 @@ def ingest(config: Any) -> None:
 
 @main.command()
 @click.argument("stage", type=click.Choice(["kmeans", "phase1", "phase2", "prior"]))
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run; an error where there is none.")
 @_shared
-def train(config: Any, stage: str) -> None:
+def train(config: Any, stage: str, resume: bool) -> None:
     """Train a stage, go on with it if it was interrupted, or say that it is done."""
     from vq_core.data.datamodule import prepare_images
     from vq_core.evaluation.experiments import evaluate_run
-    from vq_core.training.phases import TRAININGS
+    from vq_core.training.phases import TRAININGS, run_for
+    from vq_core.training.ranks import is_main_process
+    from vq_core.training.runs import RunError
 
-    prepare_images(config)
+    if is_main_process():
+        prepare_images(config)
+    if resume and not run_for(stage, config).last.is_file():
+        raise RunError(f"{run_for(stage, config).folder}: nothing to resume; leave out --resume to begin")
     run = TRAININGS[stage](config)
+    if not is_main_process():
+        return
     figures = evaluate_run(run, config) if stage != "prior" else run.result()
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")

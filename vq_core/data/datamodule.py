@@ -74,12 +74,9 @@ class AnimeDataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.packed = config, packed
         train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
-        if len(train) < config.train.batch_size:
-            raise DataError(
-                f"{packed.folder}: {len(train)} training images are fewer than "
-                f"train.batch_size={config.train.batch_size}"
-            )
         self.train_rows, self.val_rows = train, val[: config.train.val_images]
+        settings = config.train
+        enough_images("train.batch_size", settings.batch_size, len(train), len(self.val_rows), settings.devices)
         self._pixels: Tensor | np.ndarray = packed.images
 
     def setup(self, stage: str) -> None:
@@ -108,6 +105,17 @@ class AnimeDataModule(L.LightningDataModule):
         if isinstance(self._pixels, Tensor):
             return self._pixels[rows]
         return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
+
+
+def enough_images(key: str, batch_size: int, train: int, val: int, devices: int) -> None:
+    """Raises `DataError` where the split does not fill a training batch, or leaves a process nothing to validate."""
+    if train < batch_size:
+        raise DataError(f"{train} training images are fewer than {key}={batch_size}; set a smaller one, or add images")
+    if val < devices:
+        raise DataError(
+            f"{val} validation images are too few for train.devices={devices}; "
+            "set a larger data.val_share, or add images"
+        )
 
 
 def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:

@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
 from vq_core.data.augment import to_uint8
+from vq_core.training.ranks import barrier, total, world_size
 from vq_core.training.runs import History, Run
 from vq_core.training.state import save_checkpoint
 from vq_core.training.step_module import StepModule
@@ -39,8 +40,10 @@ class Checkpoints(Callback):
     def __init__(self, run: Run) -> None:
         self.run = run
         self._asked = False
+        self._device = torch.device("cpu")
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._device = module.device
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
@@ -52,9 +55,11 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if module.at_step_boundary and not module.validation_due:
+            self._agree()
             self._after_step(trainer, module, module.steps_done % module.config.train.save_every == 0)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        self._agree()
         if module.improved:
             self._save(trainer, module, "best.ckpt")
         self._after_step(trainer, module, True)
@@ -65,7 +70,13 @@ class Checkpoints(Callback):
         if module.steps_done % module.config.train.checkpoint_every == 0:
             self._save(trainer, module, f"step={module.steps_done}.ckpt")
         if self._asked:
+            barrier()  # no process ends before the state is on the disk
             raise StoppedEarly
+
+    def _agree(self) -> None:
+        """All processes stop at the same step, whichever of them was asked."""
+        if world_size() > 1:
+            self._asked = float(total(torch.tensor(float(self._asked), device=self._device))) > 0
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()
@@ -98,9 +109,10 @@ class Pictures(Callback):
         due = module.steps_done % module.config.train.image_every == 0 or module.steps_done == module.total_steps
         if not (due and module.at_step_boundary):
             return
-        self.latest = self.reconstruct(module)
         if not trainer.is_global_zero:
+            module.usage.zero_()
             return
+        self.latest = self.reconstruct(module)
         grid = make_grid(self.latest, nrow=len(self.images), padding=2)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """The trainings of the workbook: each finds its run by its settings, loads it if finished, goes on if broken off."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float, UInt16
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,8 +23,9 @@ from vq_core.data.ingest import PackedImages
 from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly, signals_given_back
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorModel
-from vq_core.training.runs import History, Run, RunError, find_run
-from vq_core.training.state import load_checkpoint
+from vq_core.training.ranks import barrier, is_main_process
+from vq_core.training.runs import History, Run, RunError, find_run, relevant_settings
+from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -76,17 +78,18 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     Raises:
         KeyboardInterrupt: after Ctrl-C, an interrupted kernel or SIGTERM; what was reached is saved.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.yaml").write_text(
-        yaml.safe_dump(module.config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-    )
+    settings = module.config.model_dump(mode="json")
     if run.last.is_file():
-        module.resume_from(load_checkpoint(run.last, (module.kind,)))
-    run.forget_after(module.steps_done)
+        state = load_checkpoint(run.last, (module.kind,))
+        with fitting(run.last):
+            theirs, ours = (relevant_settings(run.kind, tree) for tree in (state["config"], settings))
+            refuse_other_settings(run.last, theirs, ours)
+            module.resume_from(state)
+    run.begin(settings, module.steps_done)
     history, checkpoints = History(run), Checkpoints(run)
     painter = Pictures(run, history, pictures) if pictures is not None else None
-    shown = view(run, history, painter) if view else Bar(run.kind)
-    callbacks = [checkpoints, *([painter] if painter else []), shown]
+    shown = [view(run, history, painter) if view else Bar(run.kind)] if is_main_process() else []
+    callbacks = [checkpoints, *([painter] if painter else []), *shown]
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
         return
@@ -97,6 +100,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # inside Lightning, on torch 2.14
             warnings.filterwarnings("ignore", ".*The number of training batches.*")  # log_every_n_steps is not used
             trainer.fit(module, data)
+        barrier()
     except StoppedEarly:
         raise KeyboardInterrupt(
             f"{run.name} stopped at step {module.steps_done} of {module.total_steps}; run it again to go on"
@@ -123,9 +127,19 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     """The one place where a Trainer is made. Steps, validation, checkpoints and clipping are ours (see StepModule)."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    on_gpu = pick_device(config).type == "cuda"
+    if config.train.devices > 1 and hasattr(sys, "ps1"):
+        raise RunError(
+            f"train.devices={config.train.devices}: a notebook cannot start processes; use python -m vq_core"
+        )
     return L.Trainer(
-        accelerator="gpu" if pick_device(config).type == "cuda" else "cpu",
-        devices=1,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=config.train.devices,
+        # A reset of buffers at every forward pass would wipe out what other ranks have gathered of the codebook's use.
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        if config.train.devices > 1
+        else "auto",
+        sync_batchnorm=config.train.devices > 1 and on_gpu,
         precision=config.train.precision,
         max_epochs=-1,
         num_sanity_val_steps=0,
@@ -154,6 +168,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             **extra,
         }
     )
+    barrier()  # a run that one process has finished is finished for all
     return run
 
 
@@ -162,7 +177,11 @@ def pick_device(config: Config) -> torch.device:
     wanted = config.train.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RunError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if config.train.devices > torch.cuda.device_count():
+        raise RunError(f"train.devices={config.train.devices}, but this machine has {torch.cuda.device_count()} GPUs")
+    return torch.device("cuda")
 
 
 def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
@@ -182,10 +201,13 @@ def train_kmeans(config: Config, view: View | None = None) -> Run:
         return run
     module = VQVAEModel(config, "kmeans")
     fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
-    vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
-    centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
-    np.save(run.folder / "codebook.npy", centres.numpy())
-    return _finish(run, module, {"inertia": inertia(vectors, centres), "vectors": len(vectors)})
+    figures: dict[str, Any] = {}
+    if is_main_process():  # the others find the codebook in its file
+        vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
+        centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
+        np.save(run.folder / "codebook.npy", centres.numpy())
+        figures = {"inertia": inertia(vectors, centres), "vectors": len(vectors)}
+    return _finish(run, module, figures)
 
 
 def train_phase1(config: Config, view: View | None = None) -> Run:
@@ -207,8 +229,10 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
         return run
     module = VQVAEModel(config, "phase2")
     if config.phase2.start_from == "phase1":
-        state = load_checkpoint(finished("phase1", config).best, ("phase1",))
-        module.load_state_dict(module.state_dict() | state["model"])
+        start = finished("phase1", config).best
+        state = load_checkpoint(start, ("phase1",))
+        with fitting(start):
+            module.load_state_dict(module.state_dict() | state["model"])
         module.steps_before.fill_(state["steps_done"])
     elif config.quantizer.init == "kmeans":
         start_from_kmeans(module, finished("kmeans", config))

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vq_core.config import Config, config_from_dict
-from vq_core.data.datamodule import stretch_loader, val_loader
-from vq_core.data.packed import DataError
+from vq_core.data.datamodule import enough_images, stretch_loader, val_loader
 from vq_core.models import CodeTransformer
 from vq_core.training.ranks import total
-from vq_core.training.state import checkpoint_file, load_checkpoint
+from vq_core.training.state import checkpoint_file, fitting, load_checkpoint
 from vq_core.training.step_module import StepModule
 
 Sequences = Int64[Tensor, "b n"]
@@ -29,10 +28,7 @@ class CodesDataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.train_rows, self.val_rows = config, train_rows, val_rows
         self.codes = codes.flatten(1)
-        if len(train_rows) < config.prior.batch_size:
-            raise DataError(
-                f"{len(train_rows)} training images are fewer than prior.batch_size={config.prior.batch_size}"
-            )
+        enough_images("prior.batch_size", config.prior.batch_size, len(train_rows), len(val_rows), config.train.devices)
 
     def train_dataloader(self) -> DataLoader[int]:
         return stretch_loader(self.trainer, self.train_rows, self.config.prior.batch_size)
@@ -66,9 +62,11 @@ class PriorModel(StepModule):
     @classmethod
     def load(cls, run_or_checkpoint: str | Path) -> "PriorModel":
         """The prior of a run's best checkpoint, or of a given file, in eval mode. Raises `CheckpointError`."""
-        state = load_checkpoint(checkpoint_file(run_or_checkpoint), ("prior",))
-        model = cls(config_from_dict(state["config"]))
-        model.load_state_dict(state["model"])
+        path = checkpoint_file(run_or_checkpoint)
+        state = load_checkpoint(path, ("prior",))
+        with fitting(path):
+            model = cls(config_from_dict(state["config"]))
+            model.load_state_dict(state["model"])
         return model.eval().requires_grad_(False)
 
     def forward(self, codes: Sequences) -> Float[Tensor, "b n k"]:

@@ -3,12 +3,18 @@
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files; right before the processes have met, too."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def total(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -83,6 +83,7 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{self.folder}: this run has not finished") from None
 
+    @rank_zero_only
     def update_result(self, figures: dict[str, Any]) -> None:
         """Add figures to `result.json`."""
         path = self.folder / "result.json"
@@ -109,8 +110,11 @@ class Run:
         rows = _read_lines(self.folder / "usage.jsonl")
         return np.array([row["step"] for row in rows]), np.array([row["counts"] for row in rows])
 
-    def forget_after(self, step: int) -> None:
-        """Drop logged rows later than a step: what a resumed run is about to log again."""
+    @rank_zero_only
+    def begin(self, settings: dict[str, Any], step: int) -> None:
+        """Make the folder with its settings; drop logged rows later than a step, which a resumed run logs again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         for name in ("history.jsonl", "usage.jsonl"):
             path = self.folder / name
             if path.is_file():
@@ -129,13 +133,19 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def find_run(kind: str, config: Config, fingerprint: str, parent: Run | None = None) -> Run:
-    """The run folder that these settings, data and parent run lead to, whether it exists or not."""
-    tree = config.model_dump(mode="json")
-    relevant: dict[str, Any] = {"seed": config.seed, "data": fingerprint, "parent": parent.name if parent else None}
+def relevant_settings(kind: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """Of all settings, as nested plain values, those that decide what a kind of run computes."""
+    relevant: dict[str, Any] = {"seed": tree["seed"]}
     for group in _GROUPS[kind]:
         ignored = _IGNORED[kind].get(group, set())
-        relevant[f"settings of {group}"] = {key: value for key, value in tree[group].items() if key not in ignored}
+        relevant[group] = {key: value for key, value in tree[group].items() if key not in ignored}
+    return relevant
+
+
+def find_run(kind: str, config: Config, fingerprint: str, parent: Run | None = None) -> Run:
+    """The run folder that these settings, data and parent run lead to, whether it exists or not."""
+    relevant: dict[str, Any] = {"data": fingerprint, "parent": parent.name if parent else None}
+    relevant |= relevant_settings(kind, config.model_dump(mode="json"))
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     return Run(data_dir() / "runs" / f"{kind}-{config.profile}-{digest}")
 

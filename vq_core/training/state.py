@@ -2,11 +2,16 @@
 
 import os
 import random
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from vq_core.config import ConfigError
 
 
 class CheckpointError(RuntimeError):
@@ -40,19 +45,70 @@ def load_checkpoint(path: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Read a checkpoint, refusing anything but tensors and plain values (no pickled code).
 
     Raises:
-        CheckpointError: no such file, damaged, or of a kind that is not among `kinds`.
+        CheckpointError: no such file, damaged (by the checksums in it), or of a kind that is not among `kinds`.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]})") from None
+        raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]}){_another(path)}") from None
     if not isinstance(state, dict) or state.get("kind") not in kinds:
         found = state.get("kind") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: holds '{found}', but {' or '.join(kinds)} is needed")
     return state
+
+
+def _read(path: Path) -> Any:
+    with zipfile.ZipFile(path) as file:  # torch's own reader does not look at the checksums that its writer makes
+        damaged = file.testzip()
+    if damaged:
+        raise ValueError(f"the checksum of {damaged} in it is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _another(path: Path) -> str:
+    """What a message says of the newest whole checkpoint beside a damaged one."""
+    for other in sorted(path.parent.glob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
+        if other != path:
+            try:
+                steps = _read(other)["steps_done"]
+            except Exception:
+                continue
+            return f"; {other.name} beside it is whole (step {steps}): copy it over {path.name} to go on from there"
+    return "; no whole one lies beside it"
+
+
+def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: str = "") -> list[str]:
+    """Keys of nested settings with other values: "model.num_codes (512 there, 1024 here)"."""
+    found = []
+    for key in dict.fromkeys([*theirs, *ours]):
+        a, b = theirs.get(key, "absent"), ours.get(key, "absent")
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += settings_that_differ(a, b, f"{where}{key}.")
+        elif a != b:
+            found.append(f"{where}{key} ({a} there, {b} here)")
+    return found
+
+
+def refuse_other_settings(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raises `CheckpointError`, listing what differs, where a checkpoint was made with other settings."""
+    different = settings_that_differ(theirs, ours)
+    if different:
+        raise CheckpointError(f"{path}: was made with other settings: {', '.join(different)}")
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Inside, what a checkpoint holds is put into a model; what does not fit is a `CheckpointError` of one line."""
+    try:
+        yield
+    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CheckpointError(f"{path}: does not fit this version of the workbook ({' '.join(lines)[:200]})") from None
 
 
 def rng_state() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vq_core.training.adversary import Adversary, adaptive_factor
 from vq_core.training.losses import PerceptualLoss
 from vq_core.training.ranks import together, total
 from vq_core.training.schedules import gan_weight
-from vq_core.training.state import checkpoint_file, load_checkpoint
+from vq_core.training.state import checkpoint_file, fitting, load_checkpoint
 from vq_core.training.step_module import StepModule
 
 Phase = Literal["kmeans", "phase1", "phase2"]
@@ -102,9 +102,11 @@ class VQVAEModel(StepModule):
         Raises:
             CheckpointError: no such file, damaged, or not an autoencoder's.
         """
-        state = load_checkpoint(checkpoint_file(run_or_checkpoint), ("kmeans", "phase1", "phase2"))
-        model = cls(config_from_dict(state["config"]), state["kind"])
-        model.load_state_dict(state["model"])
+        path = checkpoint_file(run_or_checkpoint)
+        state = load_checkpoint(path, ("kmeans", "phase1", "phase2"))
+        with fitting(path):
+            model = cls(config_from_dict(state["config"]), state["kind"])
+            model.load_state_dict(state["model"])
         return model.eval().requires_grad_(False)
 
     # --- use ------------------------------------------------------------------------------------------------------
