@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP, fresh_copy, settings, the_run, view
 
-from vq_core.config import Config, load_config
-from vq_core.data.datamodule import prepare_images, processed_dir
+from vq_core.config import Config
+from vq_core.data.datamodule import processed_dir
 from vq_core.data.ingest import DataError
 from vq_core.training.phases import TRAININGS, extract_codes, finished, run_for
 from vq_core.training.prior_module import PriorModel
@@ -26,67 +28,6 @@ from vq_core.training.state import CheckpointError, load_checkpoint, save_checkp
 from vq_core.training.vqvae_module import VQVAEModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
-# 10 steps of 8 images cross two ends of an epoch (about 38 images) and two validations before the last;
-# the GAN starts within Phase 2; codes are reset; the prior has dropout.
-SETTINGS = (
-    "train.device=cpu",
-    "data.avatars=48",
-    "data.image_size=32",
-    "data.min_side=16",
-    "model.channels=[8, 16]",
-    "model.decoder_channels=[16, 8]",
-    "model.latent_channels=8",
-    "model.code_dim=8",
-    "model.num_codes=16",
-    "quantizer.decay=0.9",
-    "quantizer.reset_every=3",
-    "quantizer.reset_below=0.2",
-    "kmeans.steps=4",
-    "phase1.steps=10",
-    "phase2.steps=10",
-    "loss.gan_start=13",
-    "loss.gan_ramp=4",
-    "discriminator.channels=4",
-    "discriminator.layers=1",
-    "train.val_every=4",
-    "train.save_every=3",
-    "train.image_every=5",
-    "train.log_every=2",
-    "train.checkpoint_every=6",
-    "prior.dim=16",
-    "prior.layers=1",
-    "prior.heads=2",
-    "prior.dropout=0.2",
-    "prior.steps=10",
-    "prior.val_every=4",
-)
-NO_AUGMENTATION = ("data.flip=0", "data.brightness=0", "data.contrast=0", "data.saturation=0")
-FROM_SCRATCH = ("quantizer.init=kaiming", "phase2.start_from=scratch")
-VECTORS_PER_STEP = 8 * 8 * 8  # images × grid
-
-
-def settings(*more: str) -> Config:
-    return load_config("smoke", [*SETTINGS, *more])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors are tiny here: several threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the packed images and nothing else."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VQ_DATA", str(folder))
-        prepare_images(settings(), progress=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -103,25 +44,6 @@ def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder of the test's own: images, no runs."""
-    return fresh_copy(prepared, tmp_path / "data", monkeypatch)
-
-
-def fresh_copy(source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> Path:
-    """A copy of a data folder, without the runs of one kind, which is the data folder from now on."""
-    ignore = shutil.ignore_patterns(f"{without}-*", "avatars") if without else shutil.ignore_patterns("avatars")
-    shutil.copytree(source, folder, ignore=ignore)
-    monkeypatch.setenv("VQ_DATA", str(folder))
-    return folder
-
-
-def the_run(data: Path, kind: str) -> Run:
-    (folder,) = (data / "runs").glob(f"{kind}-*")
-    return Run(folder)
-
-
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_were() -> Iterator[None]:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -131,11 +53,6 @@ def signals_stay_as_they_were() -> Iterator[None]:
 
 
 # --- disturbances ---------------------------------------------------------------------------------------------------
-
-
-def view(callback: Callback) -> Callable[..., Callback]:
-    """What the trainings take as their view: here a callback that meddles or looks on."""
-    return lambda run, history, pictures: callback
 
 
 class Crash(Exception):
@@ -151,6 +68,23 @@ class SignalDuringStep(Callback):
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         if module.steps_done + 1 == self.step and module.at_step_boundary:
             os.kill(os.getpid(), self.number)
+
+
+class SignalBetweenBatches(SignalDuringStep):
+    """Sends the signal between two batches of a step."""
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if module.steps_done + 1 == self.step and not module.at_step_boundary:
+            os.kill(os.getpid(), self.number)
+
+
+class CrashBetweenBatches(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if module.steps_done + 1 == self.step and not module.at_step_boundary:
+            raise Crash
 
 
 class SignalDuringValidation(Callback):
@@ -202,7 +136,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if type(a) is type(b) and a == b else [where]
 
 
-def assert_same_end(run: Run, reference: Run) -> None:
+def assert_same_end(run: Run, reference: Run, steps: int = 10) -> None:
     """Both runs ended with the same weights, buffers, optimiser states and validation figures, bit for bit."""
     for name in ("last", "best"):
         states = []
@@ -212,8 +146,8 @@ def assert_same_end(run: Run, reference: Run) -> None:
         assert differences(*states) == []
     assert validations(run) == validations(reference)
     assert run.result()["best_step"] == reference.result()["best_step"]
-    steps = [row["step"] for row in run.history() if "train/total" in row or "train/bits" in row]
-    assert steps == sorted(set(steps)) and steps[-1] == 10
+    logged = [row["step"] for row in run.history() if "train/total" in row or "train/bits" in row]
+    assert logged == sorted(set(logged)) and logged[-1] == steps
 
 
 def validations(run: Run) -> list[dict[str, float]]:
@@ -375,6 +309,66 @@ def test_resume_equals_the_uninterrupted_run(
     assert not run.done
     assert TRAININGS[kind](settings()) == run
     assert_same_end(run, the_run(story, kind))
+
+
+HALVES = (
+    *FROM_SCRATCH,
+    "train.accumulate=2",
+    "loss.gan_start=3",
+    "discriminator.lecam=0.1",
+    "discriminator.augment=true",
+)
+HALF_CUTS = [
+    *(SignalBetweenBatches(step) for step in (1, 4, 5, 10)),
+    *(CrashBetweenBatches(step) for step in (2, 4, 7)),
+]
+
+
+@pytest.fixture(scope="module")
+def halves(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with uninterrupted runs whose steps are of two batches each. Not to be changed."""
+    folder = tmp_path_factory.mktemp("halves") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        fresh_copy(prepared, folder, patch)
+        for kind in ("phase1", "phase2"):
+            TRAININGS[kind](settings(*HALVES))
+    return folder
+
+
+@pytest.mark.parametrize("cut", HALF_CUTS, ids=lambda cut: f"{type(cut).__name__}{cut.step}")
+@pytest.mark.parametrize("kind", ["phase1", "phase2"])
+def test_resume_from_within_a_step(halves: Path, place: Path, kind: str, cut: Any) -> None:
+    with pytest.raises(Crash if "Crash" in type(cut).__name__ else KeyboardInterrupt):
+        TRAININGS[kind](settings(*HALVES), view(cut))
+    run = TRAININGS[kind](settings(*HALVES))
+    assert run == the_run(place, kind)
+    assert_same_end(run, the_run(halves, kind))
+
+
+def test_killed_at_any_moment(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL at moments that nobody chose, most of them while a checkpoint is being written."""
+    busy = (*FROM_SCRATCH, "phase2.steps=120", "train.save_every=1", "train.val_every=50", "train.log_every=10")
+    data = fresh_copy(prepared, tmp_path / "killed", monkeypatch)
+    command = [sys.executable, "-m", "vq_core", "train", "phase2", "--profile", "smoke", *SETTINGS, *busy]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    reached = [0]
+    for moment in (0.13, 0.71, 0.37):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if any(
+                row["step"] > reached[-1] for f in data.glob("runs/*/history.jsonl") for row in Run(f.parent).history()
+            ):
+                break
+            time.sleep(0.02)
+        time.sleep(moment)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        reached.append(load_checkpoint(the_run(data, "phase2").last, ("phase2",))["steps_done"])
+    assert reached == sorted(set(reached)) and reached[-1] < 120
+    run = TRAININGS["phase2"](settings(*busy))
+    fresh_copy(prepared, tmp_path / "whole", monkeypatch)
+    assert_same_end(run, TRAININGS["phase2"](settings(*busy)), steps=120)
 
 
 def test_many_interruptions(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The live view of a training: one picture in the cell that trains, redrawn in place."""
 
 import time
+from textwrap import fill
 from typing import Any
 
 import lightning as L
@@ -9,8 +10,9 @@ from IPython.display import DisplayHandle, display
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
-from vq_core.notebook.plots import BLUE, GREEN, ORANGE, draw_usage, figure, png_of
+from vq_core.notebook.plots import BLUE, GREEN, ORANGE, RED, draw_usage, figure, png_of
 from vq_core.training.callbacks import Pictures
+from vq_core.training.diagnosis import diagnose
 from vq_core.training.runs import History, Run
 
 
@@ -106,6 +108,9 @@ class LiveView(Callback):
             wide.axis("off")
             wide.set_title("validation images above, reconstructions below", fontsize=9, fontweight="normal")
         fig.suptitle(status, fontsize=9.5)
+        findings = diagnose(self.run.kind, self.history.rows, module.config)
+        if findings:
+            fig.supxlabel("\n".join(fill(str(finding), 130) for finding in findings), fontsize=8.5, color=RED)
         return fig
 
     def _panel(self, ax: Any, train: tuple[str, ...], val: tuple[str, ...], title: str) -> None:

@@ -1,6 +1,7 @@
 """What happens beside training: checkpoints, pictures and histograms, an orderly stop, a progress bar."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
 from vq_core.data.augment import to_uint8
+from vq_core.training.diagnosis import diagnose
 from vq_core.training.ranks import barrier, total, world_size
 from vq_core.training.runs import History, Run
 from vq_core.training.state import save_checkpoint
@@ -145,10 +147,11 @@ def _as_samples(usage: Tensor) -> Tensor:
 
 
 class Bar(Callback):
-    """A progress bar that counts steps, from where an interrupted run goes on."""
+    """A progress bar that counts steps, from where an interrupted run goes on; says what it sees going wrong."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, label: str, history: History) -> None:
+        self.label, self.history = label, history
+        self.said: set[str] = set()
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
@@ -163,6 +166,10 @@ class Bar(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if self.bar is not None and module.monitor != "latest":
             self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
+        for finding in diagnose(module.kind, self.history.rows, module.config):
+            if finding.row not in self.said:
+                self.said.add(finding.row)
+                tqdm.write(f"step {module.steps_done}: {finding}", file=sys.stderr)
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         if self.bar is not None:

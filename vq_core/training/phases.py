@@ -21,6 +21,7 @@ from vq_core.config import Config
 from vq_core.data.datamodule import AnimeDataModule, images_of, load_images
 from vq_core.data.ingest import PackedImages
 from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly, signals_given_back
+from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorModel
 from vq_core.training.ranks import barrier, is_main_process
@@ -88,7 +89,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     run.begin(settings, module.steps_done)
     history, checkpoints = History(run), Checkpoints(run)
     painter = Pictures(run, history, pictures) if pictures is not None else None
-    shown = [view(run, history, painter) if view else Bar(run.kind)] if is_main_process() else []
+    shown = [view(run, history, painter) if view else Bar(run.kind, history)] if is_main_process() else []
     callbacks = [checkpoints, *([painter] if painter else []), *shown]
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
@@ -164,6 +165,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
             "seconds": round(module.seconds, 1),
+            "findings": [str(finding) for finding in diagnose(run.kind, run.history(), module.config)],
             "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
             **extra,
         }

@@ -4,7 +4,7 @@ import os
 import random
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,17 @@ class CheckpointError(RuntimeError):
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint so that `path` holds either the old file or the whole new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer ends a failed write with a RuntimeError of its own
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{path}: cannot be written ({reason}); the checkpoint before it is kept") from None

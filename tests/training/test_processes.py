@@ -1,0 +1,100 @@
+"""Two processes (gloo) that train together against one on the union batch; each with a limit of time."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import SETTINGS, fresh_copy, settings, the_run
+
+from vq_core.training.phases import TRAININGS
+from vq_core.training.state import load_checkpoint
+
+# Dropout's masks are each process's own. The GAN, LeCam, its augmentation, accumulation and resets are all at work.
+TOGETHER = (
+    "prior.dropout=0",
+    "loss.gan_start=6",
+    "discriminator.lecam=0.1",
+    "discriminator.augment=true",
+    "train.accumulate=2",
+    "quantizer.reset_below=0.7",
+    "phase1.steps=8",
+    "phase2.steps=8",
+    "prior.steps=8",
+    "train.log_every=1",
+)
+SCRIPT = Path(__file__).with_name("train_all.py")
+LIMIT = 240
+
+
+def environment(data: Path) -> dict[str, str]:
+    rest = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
+    return rest | {"VQ_DATA": str(data), "OMP_NUM_THREADS": "1"}
+
+
+def close(a: Any, b: Any, tolerance: float) -> dict[str, float]:
+    """Tensors that differ by more than the tolerance, with the largest difference."""
+    apart = {name: float((value.double() - b[name].double()).abs().max()) for name, value in a.items() if value.numel()}
+    return {name: value for name, value in apart.items() if value > tolerance * max(1.0, float(a[name].abs().max()))}
+
+
+def test_two_processes_train_as_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = fresh_copy(prepared, tmp_path / "alone", monkeypatch)
+    shutil.copytree(alone, tmp_path / "two")
+    for train in TRAININGS.values():
+        train(settings(*TOGETHER))
+    command = [sys.executable, str(SCRIPT), *TOGETHER, "train.devices=2"]
+    done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind in TRAININGS:
+        one, two = the_run(alone, kind), the_run(tmp_path / "two", kind)
+        a, b = load_checkpoint(one.last, (kind,)), load_checkpoint(two.last, (kind,))
+        assert len(b["rng"]) == 2 and len(a["rng"]) == 1
+        assert close(a["model"], b["model"], 1e-5) == {}
+        if kind != "prior":
+            codebooks = [state["model"]["quantizer.codebook"] for state in (a, b)]
+            torch.testing.assert_close(codebooks[0], codebooks[1], atol=1e-6, rtol=0)
+        for name in ("train/bits", "val/bits") if kind == "prior" else ("train/rec", "val/rec", "val/psnr"):
+            torch.testing.assert_close(*(torch.from_numpy(run.curve(name)[1]) for run in (one, two)), atol=1e-4, rtol=0)
+        assert one.curve("train/codes_reset")[1].tolist() == two.curve("train/codes_reset")[1].tolist()
+        # All ranks say what they hold at the end: bit for bit the same.
+        held = [torch.load(tmp_path / "two" / f"{kind}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        assert held[0].keys() == held[1].keys() and all(torch.equal(held[0][name], held[1][name]) for name in held[0])
+    assert the_run(alone, "phase1").curve("train/codes_reset")[1].sum() > 0
+    assert [p.name for p in tmp_path.glob("two/**/*.part*")] == []
+
+
+def test_a_signal_to_one_process_stops_both_and_one_can_go_on(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fresh_copy(prepared, tmp_path / "data", monkeypatch)
+    long = ("quantizer.init=kaiming", "phase1.steps=400", "train.val_every=400", "train.log_every=1")
+    command = [sys.executable, "-m", "vq_core", "train", "phase1", "--profile", "smoke", *SETTINGS, *long]
+    started = subprocess.Popen(
+        [*command, "train.devices=2"], env=environment(data), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline and started.poll() is None:
+            if [row for folder in data.glob("runs/*") for row in the_run(data, "phase1").history() if folder]:
+                break
+            time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)  # to the first process alone
+        said = started.communicate(timeout=LIMIT)[1]
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 130 and "run it again to go on" in said and "Traceback" not in said
+    while subprocess.run(["pgrep", "-g", str(started.pid)], capture_output=True).stdout and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert time.monotonic() < deadline  # nobody is left
+    stopped = load_checkpoint(the_run(data, "phase1").last, ("phase1",))["steps_done"]
+    assert 0 < stopped < 400
+    run = TRAININGS["phase1"](settings(*long))  # in one process, in the same folder
+    assert run.result()["steps"] == 400 and run.curve("train/rec")[0].tolist() == list(range(1, 401))

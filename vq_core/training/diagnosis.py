@@ -1,0 +1,151 @@
+"""Recognises from a run's own figures what goes wrong in it, and says which switch to turn.
+
+T1 codebook collapse · T2 the GAN is unstable · T3 blur · T4 overfitting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from vq_core.config import Config
+
+# What separates the runs that went wrong on purpose from healthy ones (tests/training/test_diagnosis.py).
+FEW_CODES = 0.5  # T1: share of codes that validation images use
+LOW_PERPLEXITY = 0.2  # T1: share of K
+WORSE_BY = 1.25  # T2: L_rec over the lowest that it was; a healthy GAN costs up to 1.1
+DISCRIMINATOR_WON = 0.15  # T2: its loss over that of one who cannot tell anything apart
+BLURRED = {"phase1": 0.4, "phase2": 0.7}  # T3: sharpness
+TURNED = 1.02  # T4: validation figure over its best, while the training figure goes on falling
+GAP = 1.2  # T4: validation figure over the training figure (which is of augmented images, so rather the higher one)
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that goes wrong: its row in the README's table, what the figures show, the switches that help."""
+
+    row: str
+    shows: str
+    switches: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.shows}; try {', '.join(self.switches)}"
+
+
+def diagnose(kind: str, rows: Rows, config: Config) -> list[Finding]:
+    """What goes wrong in a run, by its logged rows so far; empty while nothing does, or too little is known.
+
+    Args:
+        kind: kmeans, phase1, phase2 or prior.
+        rows: as `Run.history()` gives them.
+        config: of the run.
+    """
+    found = [_collapse(rows, config)] if kind in ("phase1", "phase2") else []
+    if kind == "phase2":
+        found.append(_unstable_gan(rows, config))
+    found.append(_overfitting(kind, rows, config))
+    if kind in BLURRED and not any(found):  # each of the others blurs too, and wants its own cure first
+        found.append(_blur(kind, rows, config))
+    return [finding for finding in found if finding is not None]
+
+
+def _collapse(rows: Rows, config: Config) -> Finding | None:
+    used, perplexity, k = _values(rows, "val/codes_used"), _values(rows, "val/perplexity"), config.model.num_codes
+    if not used or (used[-1] >= FEW_CODES and perplexity[-1] >= LOW_PERPLEXITY * k):
+        return None
+    quantizer = config.quantizer
+    switches = [
+        "quantizer.init=kmeans" if quantizer.init != "kmeans" else "",
+        f"quantizer.reset_every={max(1, quantizer.reset_every // 5) if quantizer.reset_every else 50}",
+        "loss.commit=0.5" if config.loss.commit < 0.5 else "",
+        f"phase1.lr={config.phase1.lr / 2:g}",
+        f"model.num_codes={max(2, k // 2)}",
+    ]
+    return _finding(
+        "T1", f"codebook collapse: {used[-1]:.0%} of {k} codes used, perplexity {perplexity[-1]:.0f}", switches
+    )
+
+
+def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
+    begun = [row for row in rows if "train/disc" in row]
+    rec, skipped = _smooth(_values(rows, "train/rec")), _values(rows, "train/skipped")
+    disc = _smooth(_values(begun, "train/disc"))
+    if not disc:
+        return None
+    chance = 1.0 if config.loss.gan_kind == "hinge" else 0.693
+    signs = [
+        f"L_rec {rec[-1] / min(rec):.2f} times its lowest" if rec[-1] > WORSE_BY * min(rec) else "",
+        f"discriminator loss {disc[-1]:.2f}, it has won" if disc[-1] < DISCRIMINATOR_WON * chance else "",
+        f"{skipped[-1]:.0f} steps skipped as not finite" if skipped else "",
+    ]
+    if not any(signs):
+        return None
+    switches = [
+        f"loss.gan={config.loss.gan / 2:g}",
+        f"discriminator.lr={config.discriminator.lr / 2:g}",
+        "discriminator.spectral_norm=true" if not config.discriminator.spectral_norm else "",
+        "discriminator.gradient_penalty=0.1" if not config.discriminator.gradient_penalty else "",
+        f"loss.gan_ramp={2 * config.loss.gan_ramp}",
+        f"phase1.steps={2 * config.phase1.steps}",
+    ]
+    return _finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), switches)
+
+
+def _blur(kind: str, rows: Rows, config: Config) -> Finding | None:
+    sharpness = [(row["step"], row["val/sharpness"]) for row in rows if "val/sharpness" in row]
+    total = (config.phase2 if kind == "phase2" else config.phase1).steps
+    if not sharpness or sharpness[-1][0] < total or sharpness[-1][1] >= BLURRED[kind]:
+        return None  # judged at the end: every training begins with blur
+    loss, model = config.loss, config.model
+    switches = [
+        f"loss.gan={2 * loss.gan:g}" if kind == "phase2" else "",
+        f"loss.perceptual={max(0.5, 2 * loss.perceptual):g}" if loss.perceptual < 1 else "",
+        f"model.res_blocks={model.res_blocks + 1}",
+        f"model.latent_channels={model.latent_channels * 3 // 2}",
+        f"model.num_codes={2 * model.num_codes}",
+        f"{kind}.steps={2 * total}",
+    ]
+    return _finding("T3", f"blur: {sharpness[-1][1]:.2f} of the input's sharpness", switches)
+
+
+def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
+    name, what = ("bits", "bits per token") if kind == "prior" else ("rec", "L_rec")
+    val = [(row["step"], row[f"val/{name}"]) for row in rows if f"val/{name}" in row]
+    train = _values(rows, f"train/{name}")
+    if len(val) < 3 or len(train) < 5:
+        return None
+    last, now = val[-1][1], median(train[-5:])
+    best_step, best = min(val, key=lambda pair: pair[1])
+    before = [row[f"train/{name}"] for row in rows if f"train/{name}" in row and row["step"] <= best_step][-5:]
+    turned = last > TURNED * best and bool(before) and now < median(before)
+    signs = [
+        f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, training still falls" if turned else "",
+        f"validation {what} {last:.3g} against {now:.3g} in training" if last > GAP * now else "",
+    ]
+    if not any(signs):
+        return None
+    data, patience = config.data, config.prior.patience if kind == "prior" else config.train.patience
+    jitter = [f"data.{n}=0.2" for n in ("brightness", "contrast", "saturation") if getattr(data, n) < 0.2]
+    since = sum(step > best_step for step, _ in val)
+    switches = [
+        *(["data.flip=0.5" if not data.flip else "", *jitter] if kind != "prior" else []),
+        f"prior.dropout={config.prior.dropout + 0.1:g}" if kind == "prior" else "",
+        f"{'prior' if kind == 'prior' else 'train'}.patience={since}" if turned and since < patience else "",
+        "more images",
+    ]
+    return _finding("T4", "overfitting: " + ", ".join(filter(None, signs)), switches)
+
+
+def _finding(row: str, shows: str, switches: Sequence[str]) -> Finding:
+    return Finding(row, shows, tuple(switch for switch in switches if switch))
+
+
+def _values(rows: Rows, name: str) -> list[float]:
+    return [row[name] for row in rows if name in row]
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Running medians of five; nothing while there are fewer."""
+    return [median(values[i - 4 : i + 1]) for i in range(4, len(values))]
