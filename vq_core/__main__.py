@@ -24,6 +24,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError(str(error)) from None
         # Imported late: --help and mistakes in settings need not wait for torch.
         from vq_core.data.ingest import DataError
+        from vq_core.training.callbacks import Stopped
         from vq_core.training.losses import MissingWeights
         from vq_core.training.ranks import is_main_process
         from vq_core.training.runs import RunError
@@ -41,10 +42,10 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             IndexError,
         ) as error:
             if isinstance(error, FloatingPointError) and not is_main_process():
-                sys.exit(0)  # as above
+                sys.exit(0)  # raised by all alike; a status of one's own would have the others killed
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt as stop:
-            if not is_main_process():  # all stop together; a status of one's own would have the others killed
+            if isinstance(stop, Stopped) and not is_main_process():
                 sys.exit(0)
             click.echo(f"\n{stop}" if str(stop) else "\nstopped", err=True)
             sys.exit(130)

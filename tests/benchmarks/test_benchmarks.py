@@ -1,15 +1,19 @@
 """Benchmarks: two things timed in one run, printed as a ratio. Nothing here asserts a time. `make bench`."""
 
+import multiprocessing
+import resource
 import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
+from sklearn.cluster import KMeans
 from vector_quantize_pytorch import VectorQuantize
 
 from vq_core.config import load_config
 from vq_core.generation.sampling import sample_codes
 from vq_core.models import CodeTransformer, VectorQuantizerEMA
+from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.vqvae_module import VQVAEModel
 
 
@@ -24,10 +28,22 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     return median(times)
 
 
-def test_quantizer_against_vector_quantize_pytorch() -> None:
+def our_quantizer_step() -> Callable[[], object]:
     """Forward, backward and codebook update of z_e [32, 256, 16, 16] with K = 1024."""
     z = torch.randn(32, 256, 16, 16, requires_grad=True)
-    ours = VectorQuantizerEMA(1024, 256)
+    quantizer = VectorQuantizerEMA(1024, 256)
+
+    def step() -> None:
+        q = quantizer(z)
+        (q.z_q.sum() + 0.25 * q.commit_loss).backward()
+        quantizer.step()
+
+    return step
+
+
+def peer_quantizer_step() -> Callable[[], object]:
+    """The same with the peer; every argument is given, its defaults are others."""
+    z = torch.randn(32, 256, 16, 16, requires_grad=True)
     peer = VectorQuantize(
         256,
         codebook_size=1024,
@@ -39,18 +55,48 @@ def test_quantizer_against_vector_quantize_pytorch() -> None:
         rotation_trick=False,
     )
 
-    def our_step() -> None:
-        q = ours(z)
-        (q.z_q.sum() + 0.25 * q.commit_loss).backward()
-        ours.step()
-
-    def peer_step() -> None:
+    def step() -> None:
         z_q, _, commit = peer(z)
         (z_q.sum() + commit.sum()).backward()
 
-    mine, theirs = seconds(our_step), seconds(peer_step)
-    times = f"{mine * 1e3:.0f} ms, vector-quantize-pytorch {theirs * 1e3:.0f} ms"
-    print(f"\nquantiser: {times}: {theirs / mine:.1f} times as fast")
+    return step
+
+
+def peak_megabytes(prepare: Callable[[], Callable[[], object]]) -> float:
+    """How much the peak of a fresh process's memory grows in three steps."""
+    step = prepare()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def test_quantizer_against_vector_quantize_pytorch() -> None:
+    """Time in turns, so that a machine's moods meet both; memory in a process for each."""
+    steps = our_quantizer_step(), peer_quantizer_step()
+    times = [[seconds(step, 1) for step in steps] for _ in range(9)]
+    mine, theirs = (median(column) for column in zip(*times, strict=True))
+    ratio = median(peer / own for own, peer in times)
+    print(f"\nquantiser: {mine * 1e3:.0f} ms, vector-quantize-pytorch {theirs * 1e3:.0f} ms: {ratio:.1f} times as fast")
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        own, peer = pool.map(peak_megabytes, [our_quantizer_step, peer_quantizer_step], chunksize=1)
+    print(f"quantiser: peak memory {own:.0f} MB, vector-quantize-pytorch {peer:.0f} MB")
+
+
+def test_kmeans_against_scikit_learn() -> None:
+    """65,536 vectors of 256 in 1,024 clusters: points around 2,000 centres of different weight."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(2000, 256, generator=generator)
+    which = torch.multinomial(torch.rand(2000, generator=generator) ** 2, 65536, replacement=True, generator=generator)
+    vectors = centres[which] + 0.7 * torch.randn(65536, 256, generator=generator)
+    started = time.perf_counter()
+    ours = inertia(vectors, kmeans(vectors, 1024, load_config("demo").kmeans.iterations, 0))
+    mine = time.perf_counter() - started
+    started = time.perf_counter()
+    theirs = KMeans(1024, init="k-means++", n_init=1, random_state=0).fit(vectors.numpy()).inertia_ / len(vectors)
+    peer = time.perf_counter() - started
+    print(f"\nk-means: {mine:.1f} s, scikit-learn {peer:.1f} s: {peer / mine:.1f} times as fast")
+    print(f"k-means: {ours / theirs:.3f} of scikit-learn's inertia")
 
 
 def test_sampling_with_and_without_cache() -> None:

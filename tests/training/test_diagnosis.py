@@ -12,7 +12,7 @@ from vq_core.config import Config
 from vq_core.data.datamodule import prepare_images
 from vq_core.notebook.monitor import LiveView
 from vq_core.training.diagnosis import diagnose
-from vq_core.training.phases import TRAININGS
+from vq_core.training.phases import TRAININGS, run_for
 from vq_core.training.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
@@ -25,7 +25,7 @@ def trained(kind: str, *changes: str) -> tuple[Run, Config]:
 
 
 def rows_found(run: Run, config: Config) -> list[str]:
-    found = diagnose(run.kind, run.history(), config)
+    found = diagnose(run.kind, run.history(), config, ended=True)
     assert run.result()["findings"] == [str(finding) for finding in found]
     return [finding.row for finding in found]
 
@@ -34,20 +34,23 @@ def switches(run: Run) -> str:
     return " ".join(run.result()["findings"])
 
 
-def applies(run: Run, config: Config) -> None:
-    """Every switch that is named is a setting that can be set so."""
-    for finding in diagnose(run.kind, run.history(), config):
-        settings(*FROM_SCRATCH, *[switch for switch in finding.switches if "=" in switch])
+def applies(run: Run, *changes: str) -> None:
+    """Every switch that is named can be set so, and makes another run of it."""
+    for finding in diagnose(run.kind, run.history(), settings(*changes), ended=True):
+        for switch in finding.switches:
+            if "=" in switch:
+                assert run_for(run.kind, settings(*changes, switch)) != run, switch
 
 
 @pytest.mark.usefixtures("place")
 def test_a_collapsed_codebook_is_t1(capsys: pytest.CaptureFixture[str]) -> None:
     """Kaiming codes that nothing moves: no moving averages, no L_vq, no resets."""
     frozen = ("quantizer.learning=gradient", "loss.vq=0", "quantizer.reset_every=0")
-    run, config = trained("phase1", *FROM_SCRATCH, *frozen, "phase1.steps=20", "train.val_every=10")
+    changes = (*FROM_SCRATCH, *frozen, "phase1.steps=20", "train.val_every=10")
+    run, config = trained("phase1", *changes)
     assert rows_found(run, config) == ["T1"] and run.curve("val/codes_used")[1][-1] < 0.5
     assert all(s in switches(run) for s in ("quantizer.init=kmeans", "quantizer.reset_every=50", "loss.commit=0.5"))
-    applies(run, config)
+    applies(run, *changes)
     assert "step 10: T1: codebook collapse" in capsys.readouterr().err  # said while it trained, and once
     assert sum("T1" in row for row in run.result()["findings"]) == 1
 
@@ -55,20 +58,22 @@ def test_a_collapsed_codebook_is_t1(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("place")
 def test_a_gan_far_too_strong_is_t2() -> None:
     wild = ("loss.gan=50", "discriminator.lr=0.02", "loss.gan_start=30", "loss.gan_ramp=1")
-    run, config = trained("phase2", *FROM_SCRATCH, *wild, "phase2.steps=80", "train.val_every=20", "phase2.lr=0.005")
+    changes = (*FROM_SCRATCH, *wild, "phase2.steps=80", "train.val_every=20", "phase2.lr=0.005")
+    run, config = trained("phase2", *changes)
     assert rows_found(run, config) == ["T2"]
     assert all(
-        s in switches(run) for s in ("loss.gan=25", "discriminator.lr=0.01", "spectral_norm=true", "phase1.steps")
+        s in switches(run) for s in ("loss.gan=25", "discriminator.lr=0.01", "spectral_norm=true", "gan_start=60")
     )
-    applies(run, config)
+    applies(run, *changes)
 
 
 @pytest.mark.usefixtures("place")
 def test_a_run_that_is_too_short_is_t3_at_its_end_and_not_before() -> None:
-    run, config = trained("phase1", *FROM_SCRATCH, "phase1.steps=20", "train.val_every=10")
+    changes = (*FROM_SCRATCH, "phase1.steps=20", "train.val_every=10")
+    run, config = trained("phase1", *changes)
     assert rows_found(run, config) == ["T3"]
     assert all(s in switches(run) for s in ("loss.perceptual=0.5", "model.res_blocks=2", "model.num_codes=32"))
-    applies(run, config)
+    applies(run, *changes)
     assert diagnose("phase1", [row for row in run.history() if row["step"] < 20], config) == []
 
 
@@ -76,10 +81,11 @@ def test_a_run_that_is_too_short_is_t3_at_its_end_and_not_before() -> None:
 def test_a_dozen_images_learnt_by_heart_is_t4() -> None:
     few = ("data.val_share=0.75", "train.batch_size=4", "model.num_codes=64", "phase1.lr=0.01")
     long = ("phase1.steps=240", "train.val_every=60", "train.log_every=10", "train.image_every=120")
-    run, config = trained("phase1", *FROM_SCRATCH, *NO_AUGMENTATION, *few, *long)
+    changes = (*FROM_SCRATCH, *NO_AUGMENTATION, *few, *long)
+    run, config = trained("phase1", *changes)
     assert rows_found(run, config) == ["T4"]
     assert all(s in switches(run) for s in ("data.flip=0.5", "data.brightness=0.2", "more images"))
-    applies(run, config)
+    applies(run, *changes)
 
 
 def test_sequences_learnt_by_heart_are_t4(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

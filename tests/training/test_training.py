@@ -145,6 +145,10 @@ def assert_same_end(run: Run, reference: Run, steps: int = 10) -> None:
             states.append({key: value for key, value in state.items() if key not in ("seconds", "rng")})
         assert differences(*states) == []
     assert validations(run) == validations(reference)
+    for ours, theirs in zip(run.usage(), reference.usage(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    pictures = [{p.name for p in r.folder.glob("pictures/*")} for r in (run, reference)]
+    assert pictures[0] == pictures[1]
     assert run.result()["best_step"] == reference.result()["best_step"]
     logged = [row["step"] for row in run.history() if "train/total" in row or "train/bits" in row]
     assert logged == sorted(set(logged)) and logged[-1] == steps

@@ -53,7 +53,7 @@ class Adversary(nn.Module):
             terms["lecam"] = self._lecam(real, fake)
             loss = loss + self.config.lecam * terms["lecam"]
         if self.config.gradient_penalty:
-            terms["r1"] = self._gradient_norm(x)
+            terms["r1"] = self._gradient_norm(self._seen(x, seed, share))
             loss = loss + 0.5 * self.config.gradient_penalty * terms["r1"]
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
@@ -63,30 +63,37 @@ class Adversary(nn.Module):
         self.anchors.lerp_(total(torch.stack([real, fake]).float()) / world_size(), 1 - _ANCHOR_DECAY)
 
     def _logits(self, x: Images, seed: int, share: tuple[int, int]) -> Float[Tensor, "b 1 h2 w2"]:
-        return self.discriminator(diff_augment(x, seed, share) if self.config.augment else x)
+        return self.discriminator(self._seen(x, seed, share))
+
+    def _seen(self, x: Images, seed: int, share: tuple[int, int]) -> Images:
+        return diff_augment(x, seed, share) if self.config.augment else x
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
-        """Keeps both logits near the other's average of before (Tseng et al., arXiv:2104.03310, equation 3)."""
+        """Keeps both logits near the other's average of before (Tseng et al., arXiv:2104.03310, equation 3).
+
+        The averages start at 0, so that in the first hundred steps it is an L2 penalty on the logits.
+        """
         anchor_real, anchor_fake = self.anchors
         return (real.float() - anchor_fake).square().mean() + (fake.float() - anchor_real).square().mean()
 
     def _gradient_norm(self, x: Images) -> Float[Tensor, ""]:
         """R1: ‖∇D‖² at real images (Mescheder et al., arXiv:1801.04406, equation 9); in fp32, it is a derivative."""
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float().requires_grad_()
+            x = x.detach().float().requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
         return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def adaptive_factor(
-    other: Float[Tensor, ""], gan: Float[Tensor, ""], last_layer: Tensor, cap: float
+    other: Float[Tensor, ""], gan: Float[Tensor, ""], last_layer: Tensor, cap: float, scale: float = 1.0
 ) -> Float[Tensor, ""]:
-    """‖∇ of all other terms‖ / ‖∇ of L_gan‖ at the decoder's last layer, at most `cap`.
+    """‖∇ of all other terms‖ / ‖∇ of L_gan‖ at the decoder's last layer over a batch, at most `cap`.
 
     It makes λ_gan a share of the gradient instead of a weight (Esser et al., arXiv:2012.09841, equation 7; there the
-    cap is 10⁴, which lets a discriminator that has no gradient yet explode the sum).
+    cap is 10⁴, which lets a discriminator that has no gradient yet explode the sum). `scale` is that of fp16's scaler.
     """
-    norms = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (other, gan)]
+    gradients = [torch.autograd.grad(scale * loss, last_layer, retain_graph=True)[0] for loss in (other, gan)]
+    norms = [total(gradient.float()).norm() / (scale * world_size()) for gradient in gradients]
     return (norms[0] / (norms[1] + 1e-6)).clamp(max=cap).detach()
 
 
@@ -114,5 +121,5 @@ def diff_augment(x: Images, seed: int, share: tuple[int, int] = (0, 1)) -> Image
     x = F.pad(x, (1, 1, 1, 1))[picture, channel, down[:, None, :, None], right[:, None, None, :]]
 
     centre = (size * draw[5:, :, 0, 0]).floor()
-    inside = (places - centre).abs() < size / 4
+    inside = (places + 0.5 - centre).abs() < size / 4
     return x * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])

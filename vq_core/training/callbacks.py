@@ -32,6 +32,10 @@ class StoppedEarly(Exception):
     """Raised inside `fit` after Ctrl-C or SIGTERM; not a KeyboardInterrupt, at which Lightning exits."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Training was stopped in good order, by all its processes together; what was reached is saved."""
+
+
 class Checkpoints(Callback):
     """Saves `last.ckpt` every so often, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
 
@@ -41,14 +45,18 @@ class Checkpoints(Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._asked = False
-        self._device = torch.device("cpu")
+        self._asked = False  # this process, by a signal
+        self._stop = False  # all processes, at this step
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._device = module.device
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
+
+    @property
+    def stopped_together(self) -> bool:
+        """Whether all processes agreed to stop; False after a second signal, at which one stops where it stands."""
+        return self._stop
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -57,28 +65,29 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if module.at_step_boundary and not module.validation_due:
-            self._agree()
+            self._agree(module)
             self._after_step(trainer, module, module.steps_done % module.config.train.save_every == 0)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        self._agree()
+        self._agree(module)
         if module.improved:
             self._save(trainer, module, "best.ckpt")
         self._after_step(trainer, module, True)
 
     def _after_step(self, trainer: L.Trainer, module: StepModule, save: bool) -> None:
-        if save or self._asked:
+        if save or self._stop:
             self._save(trainer, module, "last.ckpt")
         if module.steps_done % module.config.train.checkpoint_every == 0:
             self._save(trainer, module, f"step={module.steps_done}.ckpt")
-        if self._asked:
+        if self._stop:
             barrier()  # no process ends before the state is on the disk
             raise StoppedEarly
 
-    def _agree(self) -> None:
+    def _agree(self, module: StepModule) -> None:
         """All processes stop at the same step, whichever of them was asked."""
+        self._stop = self._asked
         if world_size() > 1:
-            self._asked = float(total(torch.tensor(float(self._asked), device=self._device))) > 0
+            self._stop = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()

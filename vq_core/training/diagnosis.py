@@ -15,6 +15,7 @@ FEW_CODES = 0.5  # T1: share of codes that validation images use
 LOW_PERPLEXITY = 0.2  # T1: share of K
 WORSE_BY = 1.25  # T2: L_rec over the lowest that it was; a healthy GAN costs up to 1.1
 DISCRIMINATOR_WON = 0.15  # T2: its loss over that of one who cannot tell anything apart
+SKIPPED = 0.01  # T2: share of the steps since the GAN's start that were not finite, and three at least
 BLURRED = {"phase1": 0.4, "phase2": 0.7}  # T3: sharpness
 TURNED = 1.02  # T4: validation figure over its best, while the training figure goes on falling
 GAP = 1.2  # T4: validation figure over the training figure (which is of augmented images, so rather the higher one)
@@ -34,33 +35,34 @@ class Finding:
         return f"{self.row}: {self.shows}; try {', '.join(self.switches)}"
 
 
-def diagnose(kind: str, rows: Rows, config: Config) -> list[Finding]:
+def diagnose(kind: str, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
     """What goes wrong in a run, by its logged rows so far; empty while nothing does, or too little is known.
 
     Args:
         kind: kmeans, phase1, phase2 or prior.
         rows: as `Run.history()` gives them.
         config: of the run.
+        ended: whether the run is over, before its last step too.
     """
-    found = [_collapse(rows, config)] if kind in ("phase1", "phase2") else []
+    found = [_collapse(kind, rows, config)] if kind in ("phase1", "phase2") else []
     if kind == "phase2":
         found.append(_unstable_gan(rows, config))
     found.append(_overfitting(kind, rows, config))
     if kind in BLURRED and not any(found):  # each of the others blurs too, and wants its own cure first
-        found.append(_blur(kind, rows, config))
+        found.append(_blur(kind, rows, config, ended))
     return [finding for finding in found if finding is not None]
 
 
-def _collapse(rows: Rows, config: Config) -> Finding | None:
+def _collapse(kind: str, rows: Rows, config: Config) -> Finding | None:
     used, perplexity, k = _values(rows, "val/codes_used"), _values(rows, "val/perplexity"), config.model.num_codes
     if not used or (used[-1] >= FEW_CODES and perplexity[-1] >= LOW_PERPLEXITY * k):
         return None
     quantizer = config.quantizer
     switches = [
         "quantizer.init=kmeans" if quantizer.init != "kmeans" else "",
-        f"quantizer.reset_every={max(1, quantizer.reset_every // 5) if quantizer.reset_every else 50}",
+        f"quantizer.reset_every={quantizer.reset_every // 5 or 50}" if quantizer.reset_every not in range(1, 5) else "",
         "loss.commit=0.5" if config.loss.commit < 0.5 else "",
-        f"phase1.lr={config.phase1.lr / 2:g}",
+        f"{kind}.lr={(config.phase2 if kind == 'phase2' else config.phase1).lr / 2:g}",
         f"model.num_codes={max(2, k // 2)}",
     ]
     return _finding(
@@ -70,15 +72,16 @@ def _collapse(rows: Rows, config: Config) -> Finding | None:
 
 def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
     begun = [row for row in rows if "train/disc" in row]
-    rec, skipped = _smooth(_values(rows, "train/rec")), _values(rows, "train/skipped")
-    disc = _smooth(_values(begun, "train/disc"))
+    rec, disc = _smooth(_values(rows, "train/rec")), _smooth(_values(begun, "train/disc"))
     if not disc:
         return None
+    skipped = len([row for row in rows if "train/skipped" in row and row["step"] > begun[0]["step"]])
+    often = skipped >= max(3, SKIPPED * (begun[-1]["step"] - begun[0]["step"]))
     chance = 1.0 if config.loss.gan_kind == "hinge" else 0.693
     signs = [
         f"L_rec {rec[-1] / min(rec):.2f} times its lowest" if rec[-1] > WORSE_BY * min(rec) else "",
         f"discriminator loss {disc[-1]:.2f}, it has won" if disc[-1] < DISCRIMINATOR_WON * chance else "",
-        f"{skipped[-1]:.0f} steps skipped as not finite" if skipped else "",
+        f"{skipped} steps skipped as not finite" if often else "",
     ]
     if not any(signs):
         return None
@@ -86,21 +89,23 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
         f"loss.gan={config.loss.gan / 2:g}",
         f"discriminator.lr={config.discriminator.lr / 2:g}",
         "discriminator.spectral_norm=true" if not config.discriminator.spectral_norm else "",
-        "discriminator.gradient_penalty=0.1" if not config.discriminator.gradient_penalty else "",
-        f"loss.gan_ramp={2 * config.loss.gan_ramp}",
-        f"phase1.steps={2 * config.phase1.steps}",
+        "discriminator.gradient_penalty=0.01" if not config.discriminator.gradient_penalty else "",
+        f"loss.gan_ramp={2 * config.loss.gan_ramp or config.phase2.steps // 2}",
+        f"phase1.steps={2 * config.phase1.steps}" if config.phase2.start_from == "phase1" else "",
+        f"loss.gan_start={2 * config.loss.gan_start}" if config.loss.gan_start else "",
     ]
     return _finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), switches)
 
 
-def _blur(kind: str, rows: Rows, config: Config) -> Finding | None:
+def _blur(kind: str, rows: Rows, config: Config, ended: bool) -> Finding | None:
     sharpness = [(row["step"], row["val/sharpness"]) for row in rows if "val/sharpness" in row]
     total = (config.phase2 if kind == "phase2" else config.phase1).steps
-    if not sharpness or sharpness[-1][0] < total or sharpness[-1][1] >= BLURRED[kind]:
+    if not sharpness or sharpness[-1][1] >= BLURRED[kind] or not (ended or sharpness[-1][0] >= total):
         return None  # judged at the end: every training begins with blur
     loss, model = config.loss, config.model
     switches = [
         f"loss.gan={2 * loss.gan:g}" if kind == "phase2" else "",
+        "loss.perceptual_net=vgg" if loss.perceptual_net == "random" else "",  # random features do not sharpen
         f"loss.perceptual={max(0.5, 2 * loss.perceptual):g}" if loss.perceptual < 1 else "",
         f"model.res_blocks={model.res_blocks + 1}",
         f"model.latent_channels={model.latent_channels * 3 // 2}",
@@ -132,7 +137,7 @@ def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
     switches = [
         *(["data.flip=0.5" if not data.flip else "", *jitter] if kind != "prior" else []),
         f"prior.dropout={config.prior.dropout + 0.1:g}" if kind == "prior" else "",
-        f"{'prior' if kind == 'prior' else 'train'}.patience={since}" if turned and since < patience else "",
+        f"{'prior' if kind == 'prior' else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
         "more images",
     ]
     return _finding("T4", "overfitting: " + ", ".join(filter(None, signs)), switches)

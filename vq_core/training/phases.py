@@ -1,6 +1,7 @@
 """The trainings of the workbook: each finds its run by its settings, loads it if finished, goes on if broken off."""
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from vq_core.config import Config
 from vq_core.data.datamodule import AnimeDataModule, images_of, load_images
 from vq_core.data.ingest import PackedImages
-from vq_core.training.callbacks import Bar, Checkpoints, Pictures, StoppedEarly, signals_given_back
+from vq_core.training.callbacks import Bar, Checkpoints, Pictures, Stopped, StoppedEarly, signals_given_back
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorModel
@@ -90,7 +91,8 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     history, checkpoints = History(run), Checkpoints(run)
     painter = Pictures(run, history, pictures) if pictures is not None else None
     shown = [view(run, history, painter) if view else Bar(run.kind, history)] if is_main_process() else []
-    callbacks = [checkpoints, *([painter] if painter else []), *shown]
+    # The painter first: what it has drawn and counted belongs to the state that is saved after the same step.
+    callbacks = [*([painter] if painter else []), checkpoints, *shown]
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
         return
@@ -103,16 +105,29 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
             trainer.fit(module, data)
         barrier()
     except StoppedEarly:
-        raise KeyboardInterrupt(
+        stop = Stopped if checkpoints.stopped_together else KeyboardInterrupt
+        raise stop(
             f"{run.name} stopped at step {module.steps_done} of {module.total_steps}; run it again to go on"
         ) from None
+    except FloatingPointError:  # raised by all processes alike
+        raise
     except torch.cuda.OutOfMemoryError:
         advice = (
             "set a smaller prior.batch_size"
             if module.kind == "prior"
             else "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
         )
+        _end_other_processes(trainer)
         raise RunError(f"the GPU's memory does not hold a batch of this size: {advice}") from None
+    except BaseException:
+        _end_other_processes(trainer)
+        raise
+
+
+def _end_other_processes(trainer: L.Trainer) -> None:
+    """After an error of the main process alone: those that it has started would wait for it for ever."""
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:
@@ -133,6 +148,8 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
         raise RunError(
             f"train.devices={config.train.devices}: a notebook cannot start processes; use python -m vq_core"
         )
+    if config.train.devices > 1 and not on_gpu and config.model.norm == "batch":
+        raise RunError("train.devices above 1 on the CPU: BatchNorm cannot share its figures; set model.norm=group")
     return L.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=config.train.devices,
@@ -165,7 +182,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
             "seconds": round(module.seconds, 1),
-            "findings": [str(finding) for finding in diagnose(run.kind, run.history(), module.config)],
+            "findings": [str(finding) for finding in diagnose(run.kind, run.history(), module.config, ended=True)],
             "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
             **extra,
         }
@@ -285,8 +302,14 @@ def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> 
 def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarray, "n h w"]:
     """Codes of all packed images by a run's best autoencoder; computed once and kept in `codes.npy` of the run."""
     path, packed = run.folder / "codes.npy", load_images(config)
-    if path.is_file() and path.stat().st_mtime >= (packed.folder / "images.npy").stat().st_mtime:
-        return np.load(path)
+    known = path.is_file() and path.stat().st_mtime >= (packed.folder / "images.npy").stat().st_mtime
+    if is_main_process() and not known:
+        _write_codes(path, run, packed, config, batch)
+    barrier()
+    return np.load(path)
+
+
+def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, batch: int) -> None:
     device = pick_device(config)
     model = VQVAEModel.load(run.best).to(device)
     batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // batch))
@@ -298,4 +321,3 @@ def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarra
     draft = path.with_suffix(".part.npy")
     np.save(draft, codes)
     draft.replace(path)
-    return codes

@@ -119,7 +119,9 @@ class Run:
             path = self.folder / name
             if path.is_file():
                 kept = [json.dumps(row) + "\n" for row in _read_lines(path) if row["step"] <= step]
-                path.write_text("".join(kept), encoding="utf-8")
+                draft = path.with_suffix(".part")
+                draft.write_text("".join(kept), encoding="utf-8")
+                draft.replace(path)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def refuse_other_settings(path: Path, theirs: dict[str, Any], ours: dict[str, An
     """Raises `CheckpointError`, listing what differs, where a checkpoint was made with other settings."""
     different = settings_that_differ(theirs, ours)
     if different:
-        raise CheckpointError(f"{path}: was made with other settings: {', '.join(different)}")
+        raise CheckpointError(f"{path}: was made with other settings: {', '.join(different)}; move it away")
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def rng_state() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
     }
 
 
@@ -131,5 +131,5 @@ def set_rng_state(state: dict[str, Any]) -> None:
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

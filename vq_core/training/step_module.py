@@ -74,8 +74,9 @@ class StepModule(L.LightningModule):
         scaler, players = self._scaler, self.players()
         for optimizer, _ in players if scaler is not None else ():
             scaler.unscale_(optimizer.optimizer)
-        norms = [nn.utils.clip_grad_norm_(parameters, self.config.optim.clip) for _, parameters in players]
-        self._step_sums["grad_norm"] = norms[0] * self.accumulate  # the sums are of `accumulate` batches
+        for name, (_, parameters) in zip(("grad_norm", "grad_norm_discriminator"), players, strict=False):
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip)
+            self._step_sums[name] = norm * self.accumulate  # the sums are of `accumulate` batches
         sums = torch.stack([value.float() for value in self._step_sums.values()])
         # Gradients are the same on every rank, losses are not: the ranks must decide alike.
         finite = float(total((~sums.isfinite()).float().sum())) == 0
@@ -105,12 +106,12 @@ class StepModule(L.LightningModule):
         if self.bad_in_a_row >= self.config.train.bad_steps:
             bad = [name for name, value in self._step_sums.items() if not bool(value.isfinite())]
             raise FloatingPointError(
-                f"{', '.join(bad) or 'a loss'} is not finite at step {self.steps_done + 1}, the {self.bad_in_a_row}th "
-                "such step in a row; last.ckpt holds the last finite state; lower the learning rate"
+                f"{', '.join(bad) or 'a loss'} is not finite at step {self.steps_done + 1}, "
+                f"{self.bad_in_a_row} times in a row; last.ckpt holds the last finite state; lower the learning rate"
             )
 
     def players(self) -> list[tuple[Any, list[nn.Parameter]]]:
-        """The optimisers that move in this step, each with its parameters; the first one's gradient norm is logged."""
+        """The optimisers that move in this step, each with its parameters: the model's, then the discriminator's."""
         raise NotImplementedError
 
     def after_update(self, updated: bool) -> None:
@@ -179,7 +180,11 @@ class StepModule(L.LightningModule):
             logger.log_metrics(values, step=self.steps_done if step is None else step)
 
     def _log_train(self, images: int) -> None:
-        sums = torch.stack([torch.as_tensor(value) for value in self._sums.values()]) if self._sums else torch.zeros(0)
+        sums = (
+            torch.stack([torch.as_tensor(value) for value in self._sums.values()])
+            if self._sums
+            else torch.zeros(0, device=self.device)
+        )
         means = dict(zip(self._sums, (total(sums) / (world_size() * max(1, self._count))).tolist(), strict=True))
         steps, since = self._clock
         now = time.monotonic()
@@ -256,6 +261,8 @@ class StepModule(L.LightningModule):
             )
         state, self._pending = self._pending, None
         if state is None:
+            if self.global_rank:  # else dropout would draw the same on every rank
+                torch.manual_seed(self.config.seed + self.global_rank)
             return
         for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

@@ -92,6 +92,7 @@ class VQVAEModel(StepModule):
         self.register_buffer("usage", torch.zeros(config.model.num_codes))  # since the last picture
         self._perceptual: PerceptualLoss | None = None
         self._worst: list[tuple[Tensor, Tensor]] = []
+        self._running: dict[str, Tensor] = {}
         self._val: dict[str, Tensor] = {}  # sums over the images validated so far
         self._val_usage = torch.zeros(0)
 
@@ -175,7 +176,10 @@ class VQVAEModel(StepModule):
     def _gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
         """λ_gan by the schedule, times the adaptive factor where it is asked for."""
         weight, cap = torch.tensor(self.gan_weight, device=self.device), self.config.loss.gan_adaptive
-        return weight * adaptive_factor(other, gan, self.decoder.last.weight, cap) if cap else weight
+        if not cap:
+            return weight
+        scale = self._scaler.get_scale() if self._scaler is not None else 1.0
+        return weight * adaptive_factor(other, gan, self.decoder.last.weight, cap, scale)
 
     def _augmentation_seed(self) -> int:
         return (self.config.seed * 1_000_003 + self.batches_done) * 64 + 1  # beside that of the data's augmentation
@@ -213,9 +217,21 @@ class VQVAEModel(StepModule):
             self._reset_dead_codes()
         self.quantizer.forget()
         self._worst = []
+        if updated:
+            self._keep_running_figures()
+        else:
+            self.load_state_dict(self._running, strict=False)
         if self.adversary is not None and updated and self.gan_weight > 0:
             real, fake = self._step_sums["disc_real"], self._step_sums["disc_fake"]
             self.adversary.remember(real / self.accumulate, fake / self.accumulate)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._keep_running_figures()
+
+    def _keep_running_figures(self) -> None:
+        """BatchNorm's move in the forward pass: after a skipped step they are put back."""
+        self._running = {name: value.clone() for name, value in self.named_buffers() if "running_" in name}
 
     def _remember_worst(self, x: Images, out: Reconstruction) -> None:
         """Keep latents and errors of the step's batches when codes may be reset in this step."""
