@@ -21,7 +21,7 @@ from vq_core.data.augment import to_pictures
 from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
 from vq_core.notebook import plots
-from vq_core.notebook.monitor import LiveView, advice
+from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import usage_explorer
 from vq_core.training.phases import pick_device, train_phase1
 from vq_core.training.vqvae_module import VQVAEModel
@@ -59,15 +59,6 @@ print(f"{run.name}: best on validation images at step {run.result()['best_step']
 
 # %% [markdown]
 # **You should see** PSNR rise to the last steps (`demo`: 22–24 dB on the built-in avatars) and hair, eyes and mouths come into place.
-
-# %% [markdown]
-# What the run's own figures say of the trouble table at the end of this notebook; the live view says it while it trains.
-
-# %%
-advice(run)
-
-# %% [markdown]
-# **You should see** (`demo`) that nothing was recognised; else the switches to turn.
 
 # %% [markdown]
 # ## 3. Curves

@@ -21,7 +21,7 @@ from vq_core.data.augment import to_pictures
 from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
 from vq_core.notebook import plots
-from vq_core.notebook.monitor import LiveView, advice
+from vq_core.notebook.monitor import LiveView
 from vq_core.training.phases import finished, pick_device, train_phase2
 from vq_core.training.schedules import gan_weight
 from vq_core.training.vqvae_module import VQVAEModel
@@ -64,15 +64,6 @@ print(f"{run.name}: {run.result()['steps']} steps after {before} of Phase 1")
 # %% [markdown]
 # **You should see** strands of hair and eyelashes grow crisper within a few hundred steps (`demo`), and PSNR lose less
 # than 1 dB.
-
-# %% [markdown]
-# What the run's own figures say of the trouble table at the end of this notebook; the live view says it while it trains.
-
-# %%
-advice(run)
-
-# %% [markdown]
-# **You should see** (`demo`) that nothing was recognised; else the switches to turn.
 
 # %% [markdown]
 # ## 3. The discriminator's curves

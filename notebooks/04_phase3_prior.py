@@ -23,7 +23,7 @@ from vq_core.evaluation.report import bits_figures
 from vq_core.generation.editing import blend_latents, copy_region, exchange_codes, region
 from vq_core.generation.sampling import sample_codes
 from vq_core.notebook import plots
-from vq_core.notebook.monitor import LiveView, advice
+from vq_core.notebook.monitor import LiveView
 from vq_core.training.phases import extract_codes, finished, pick_device, train_prior
 from vq_core.training.prior_module import PriorModel
 from vq_core.training.vqvae_module import VQVAEModel
@@ -61,15 +61,6 @@ print(f"{run.name}: {run.result()['best_bits']:.3f} bits per held-out token at s
 
 # %% [markdown]
 # **You should see** the validation curve follow the training curve closely, still falling at the end (`demo`).
-
-# %% [markdown]
-# Sequences learnt by heart (**T4**) would be recognised from the two curves:
-
-# %%
-advice(run)
-
-# %% [markdown]
-# **You should see** (`demo`) that nothing was recognised; else the switches to turn.
 
 # %% [markdown]
 # ## 3. Against counting

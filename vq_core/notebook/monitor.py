@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from IPython.display import DisplayHandle, Markdown, display
+from IPython.display import DisplayHandle, display
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
@@ -124,14 +124,6 @@ class LiveView(Callback):
         ax.set(title=title, xlabel="step")
         if len(ax.get_lines()) > 1:
             ax.legend()
-
-
-def advice(run: Run) -> Markdown:
-    """What a finished run's own figures say of the trouble table, with the switches to turn."""
-    findings = run.result()["findings"]
-    return Markdown(
-        "\n".join(f"- {finding}" for finding in findings) or "Nothing of the trouble table (T1–T4) was recognised."
-    )
 
 
 def _minutes(seconds: float) -> str:
