@@ -172,7 +172,7 @@ class VectorQuantizerEMA(nn.Module):
             total = self.ema_counts.sum()
             smoothed = (self.ema_counts + self.eps) / (total + self.num_codes * self.eps) * total
             # A code unused for so long that ε outweighs its count would be drawn to the origin: it stays.
-            used = (self.ema_counts > 100 * self.eps).unsqueeze(1)
+            used = (self.ema_counts > 1e-3).unsqueeze(1)
             self.codebook.copy_(torch.where(used, self.ema_sums / smoothed.unsqueeze(1), self.codebook))
         self.forget()
         return counts
