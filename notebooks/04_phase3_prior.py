@@ -1,17 +1,18 @@
 # %% [markdown]
 # # 04 · Phase 3: a transformer prior, and new avatars
 #
-# Learn which codes follow which, then draw new grids of codes and decode them. Everything below happens in code space.
+# Learn which codes go together; then draw new avatars, and bend given ones. Everything below happens in code space.
 #
 # | needs | makes |
 # |---|---|
-# | notebooks 00 to 03 | `data/runs/prior-…/`, and `codes.npy` in Phase 2's run |
+# | notebooks 00 to 03 | `data/runs/prior-…/`, `data/runs/masked-…/`, and `codes.npy` in Phase 2's run |
 
 # %% [markdown]
 # ## Settings
 #
-# An avatar is now a sequence of 256 codes in raster order. A causal transformer predicts each from those before it; its
-# loss is given in *bits per token*, on avatars that it has not seen.
+# An avatar is now a 16×16 grid of codes. One transformer learns it in two ways: *causal*, each code from those before it
+# in raster order, for new avatars; *masked*, unknown codes from all known ones, for edits. Both losses are given in *bits
+# per token*, on avatars that they have not seen.
 
 # %%
 import torch
@@ -19,12 +20,13 @@ import torch
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
 from vq_core.data.datamodule import images_of, load_images
-from vq_core.evaluation.report import bits_figures
-from vq_core.generation.editing import blend_latents, copy_region, exchange_codes, region
-from vq_core.generation.sampling import sample_codes
+from vq_core.evaluation.memorization import novelty
+from vq_core.evaluation.report import bits_figures, reconstruct_held_out
+from vq_core.generation import editing
+from vq_core.generation.sampling import fill_codes, sample_codes
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
-from vq_core.training.phases import extract_codes, finished, pick_device, train_prior
+from vq_core.training.phases import extract_codes, finished, pick_device, train_masked, train_prior
 from vq_core.training.prior_module import PriorModel
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -51,9 +53,10 @@ print(
 # **You should see** one 16×16 grid per image, a few dozen times smaller than the pixels.
 
 # %% [markdown]
-# ## 2. Train
+# ## 2. Train the causal prior
 #
-# Early stopping looks at held-out bits: ten thousand avatars are soon learnt by heart.
+# Codes of mirrored images are extra training data. Early stopping looks at held-out bits: ten thousand avatars are soon
+# learnt by heart.
 
 # %%
 run = train_prior(config, LiveView)
@@ -63,23 +66,37 @@ print(f"{run.name}: {run.result()['best_bits']:.3f} bits per held-out token at s
 # **You should see** the validation curve follow the training curve closely, still falling at the end (`demo`).
 
 # %% [markdown]
-# ## 3. Against counting
+# ## 3. Train the masked prior
 #
-# What is a prior worth? *Uniform* knows nothing, *unigram* how frequent each code is, *bigram* which code follows which.
+# The same network, looking both ways; some codes are hidden, from one to all of them, and it says what they were.
+
+# %%
+masked_run = train_masked(config, LiveView)
+print(f"{masked_run.name}: {masked_run.result()['best_bits']:.3f} bits per held-out token")
+
+# %% [markdown]
+# **You should see** more bits than the causal prior needs: it has to know every order of filling in, not one.
+
+# %% [markdown]
+# ## 4. Against counting
+#
+# What is a prior worth? *Uniform* knows nothing, *unigram* how frequent each code is, *bigram* which code follows which,
+# *left + above* what two neighbours say together.
 
 # %% tags=["picture-bits"]
-bits = bits_figures(codes, packed, config) | {"transformer": run.result()["best_bits"]}
+bits = bits_figures(codes, packed, config) | {"masked": masked_run.result()["best_bits"]}
+bits |= {"causal": run.result()["best_bits"]}
 run.update_result({f"bits_{name}": value for name, value in bits.items()})
 plots.bars(bits, "bits per held-out token (fewer is better)")
 
 # %% [markdown]
-# **You should see** the transformer more than one bit below the bigram (`demo`). One bit per token is a factor of
-# 2^256 in the probability of an avatar.
+# **You should see** the causal transformer more than one bit below the best count (`demo`). One bit per token is a factor
+# of 2^256 in the probability of an avatar.
 
 # %% [markdown]
-# ## 4. New avatars
+# ## 5. New avatars
 #
-# 64 grids drawn from the prior and decoded; a temperature a little below 1 keeps them tidy. Nothing is picked out.
+# 64 grids drawn from the causal prior and decoded; a temperature a little below 1 keeps them tidy. Nothing is picked out.
 
 # %% tags=["picture-samples"]
 prior = PriorModel.load(run.folder).transformer.to(device)
@@ -92,7 +109,28 @@ plots.image_grid(to_pictures(model.decode(samples)), columns=16, side=0.72)
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise).
 
 # %% [markdown]
-# ## 5. Temperature
+# ## 6. Are they new?
+#
+# Samples above, the nearest training image of each below (mirrored ones count too). The two figures compare how near
+# samples come with how near reconstructions of held-out images do.
+
+# %% tags=["picture-nearest"]
+pictures = to_pictures(model.decode(samples))
+new = novelty(pictures, packed, to_pictures(reconstruct_held_out(model, packed)))
+run.update_result({"samples_nearer": new.nearer, "samples_copies": new.copies})
+plots.rows_of_images({"samples": pictures[:12], "nearest": packed.images[new.rows[:12]]})
+
+# %%
+print(
+    f"a sample is nearer to a training image than a held-out one is: {new.nearer:.0%} of the time (real images: 50 %)"
+)
+print(f"nearer than 99 % of the held-out ones are: {new.copies:.0%} of the samples (real images: 1 %)")
+
+# %% [markdown]
+# **You should see** relatives, not twins; the second figure far above 1 % would mean that avatars were learnt by heart.
+
+# %% [markdown]
+# ## 7. Temperature
 #
 # Below 1 the prior keeps to what it is sure of; above 1 it takes risks. The same seed in every row.
 
@@ -105,7 +143,7 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 # **You should see** tidy and somewhat alike avatars at the top, wild and broken ones at the bottom.
 
 # %% [markdown]
-# ## 6. Top-k
+# ## 8. Top-k
 #
 # Only the k likeliest codes may be drawn at each position.
 
@@ -117,63 +155,119 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 # **You should see** one avatar eight times in the first row (k = 1 leaves no choice), and more variety below.
 
 # %% [markdown]
-# ## 7. Completion
+# ## 9. Many codes at once
 #
-# The upper part of a held-out avatar, down to the eyes, is given; the prior draws the rest, four times.
+# The masked prior fills a whole grid in a few passes: in each the codes that it is surest of stay. It is faster, and less
+# good at a whole avatar than the causal prior; its strength are parts of one, below.
+
+# %%
+masked = PriorModel.load(masked_run.folder).transformer.to(device)
+passes = {n: fill_codes(masked, 8, steps=n, top_p=0.95, seed=1) for n in (1, 8, 32)}
+plots.rows_of_images({f"{n} passes": to_pictures(model.decode(grid)) for n, grid in passes.items()})
+
+# %% [markdown]
+# **You should see** confetti after one pass, for its codes know nothing of each other, and faces or parts of them with more.
+
+# %% [markdown]
+# ## 10. Completion
+#
+# The lower part of three held-out avatars is missing; the masked prior draws it, four times.
 
 # %% tags=["picture-completions"]
 x = images_of(packed, packed.val_rows[:3]).to(device)
-given, side = model.encode(x), config.grid
-keep = region(side, (0, side * 5 // 8), (0, side))
-completed = [sample_codes(prior, 4, start=g[None], keep=keep, top_p=0.95, seed=2, progress=False) for g in given]
-strips = [torch.cat([x[n : n + 1], model.decode(grids)]) for n, grids in enumerate(completed)]
+missing = torch.zeros(x.shape[-2:], dtype=torch.bool, device=device)
+missing[x.shape[-2] * 5 // 8 :] = True
+torn = x.masked_fill(missing, 0.0)
+drawing = {"top_p": 0.9, "seed": 2, "progress": False}
+grids = [editing.complete(model, masked, part[None], missing, 4, **drawing) for part in torn]
+strips = [torch.cat([x[n : n + 1], torn[n : n + 1], model.decode(grid)]) for n, grid in enumerate(grids)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
 # %% [markdown]
-# **You should see** the original on the left, and four chins, necks and clothes that go with the same hair and eyes.
+# **You should see** the original, what was left of it, and four chins, necks and clothes that go with the same hair and
+# eyes.
 
 # %% [markdown]
-# ## 8. Interpolation
+# ## 11. A region anew
 #
-# Two ways from one avatar to another: latents blended and quantised anew, or codes exchanged one by one.
+# A rectangle in the middle of the face is forgotten. The masked prior knows what stands on all four sides of it.
 
-# %%
-a, b = x[:1], x[1:2]
-blended = blend_latents(model, a, b, 8)
-exchanged = model.decode(exchange_codes(given[:1], given[1:2], 8))
-plots.rows_of_images({"blend": to_pictures(blended), "exchange": to_pictures(exchanged)})
-
-# %% [markdown]
-# **You should see** two different journeys between the same two ends: a cross-fade that snaps to what codes can say, and a
-# mosaic that changes over.
+# %% tags=["picture-regenerated"]
+side, given = config.grid, model.encode(x)
+middle = editing.region(side, (side * 3 // 8, side * 5 // 8), (side // 4, side * 3 // 4))
+proposals = [fill_codes(masked, 5, start=g[None], keep=~middle, **drawing) for g in given]
+redrawn = [editing.decode_edited(model, g[None], new_codes) for g, new_codes in zip(given, proposals, strict=True)]
+strips = [torch.cat([model.decode(g[None]), images]) for g, images in zip(given, redrawn, strict=True)]
+plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
 # %% [markdown]
-# ## 9. An edit
+# **You should see** the reconstruction on the left, then five faces that differ in the middle and nowhere else.
+
+# %% [markdown]
+# ## 12. Edits by hand
 #
-# The clothes of one avatar (the lowest quarter of the grid) are taken from another; then the prior draws the same region
-# anew, three times, to suit what stands above. A causal prior knows only that: regions in the middle are for later.
+# A region copied from another avatar; a region painted with one code; one code replaced by another wherever it stands.
 
 # %% tags=["picture-edit"]
-clothes = region(side, (side * 3 // 4, side), (0, side))
-taken = model.decode(copy_region(given[:1], given[1:2], clothes))
-redrawn = model.decode(sample_codes(prior, 3, start=given[:1], keep=~clothes, top_p=0.9, seed=3, progress=False))
-edit = {"before, donor": torch.cat([a, b]), "copied": taken, "redrawn": redrawn}
-plots.rows_of_images({name: to_pictures(images) for name, images in edit.items()}, side=1.4)
+one, other = given[:1], given[1:2]
+top = editing.region(side, (0, side // 4), (0, side))
+common, rarer = torch.bincount(one.flatten()).topk(2).indices.tolist()
+changes = {
+    "copied": editing.copy_region(one, other, top),
+    "painted": editing.paint(one, top, common),
+    "replaced": editing.replace_code(one, common, rarer),
+}
+edits = {"before, donor": model.decode(torch.cat([one, other]))}
+edits |= {name: editing.decode_edited(model, one, after) for name, after in changes.items()}
+plots.rows_of_images({name: to_pictures(images) for name, images in edits.items()}, side=1.3)
 
 # %% [markdown]
-# **You should see** the face unchanged above the edit, but for a seam of a cell or two that the decoder blends.
+# **You should see** another's hair, a plain band, and a change of one shade; the face below the first two is untouched, to
+# the last bit beyond the decoder's reach.
+
+# %% [markdown]
+# ## 13. Variations
+#
+# A share of the codes, scattered over the avatar, is forgotten and drawn anew: the more, the less of it is left.
+
+# %% tags=["picture-variations"]
+strengths = (0.1, 0.3, 0.6, 0.9)
+varied = {s: editing.variations(masked, one, s, 8, **drawing) for s in strengths}
+plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, grid in varied.items()})
+
+# %% [markdown]
+# **You should see** the same avatar with other details at the top, distant relatives at the bottom.
+
+# %% [markdown]
+# ## 14. Interpolation
+#
+# Three ways from one avatar to another: latents blended and quantised anew; codes exchanged in a random order; codes
+# exchanged in the order that the masked prior finds likely, given all that stands around them at each step.
+
+# %% tags=["picture-interpolation"]
+ways = {
+    "blend": editing.blend_latents(model, x[:1], x[1:2], 8),
+    "exchange": model.decode(editing.exchange_codes(one, other, 8)),
+    "likely": model.decode(editing.exchange_likely(masked, one, other, 8)),
+}
+plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()})
+
+# %% [markdown]
+# **You should see** three journeys between the same two ends: a cross-fade that snaps to what codes can say, a mosaic that
+# changes over everywhere at once, and one whose changes go part by part, with fewer broken frames between.
 
 # %% [markdown]
 # ## Check
 #
-# The prior beats counting, sampling keeps what it is told to keep, and seeds repeat.
+# The priors beat counting, sampling keeps what it is told to keep, and seeds repeat.
 
 # %% tags=["nbval-check-output"]
-again = sample_codes(prior, 2, start=given[:1], keep=keep, seed=5, progress=False)
-assert run.done and bits["transformer"] < bits["uniform"]
-assert config.profile == "smoke" or bits["transformer"] < bits["bigram"]
-assert bool((again[:, keep] == given[:1, keep]).all())
-assert torch.equal(again, sample_codes(prior, 2, start=given[:1], keep=keep, seed=5, progress=False))
+again = fill_codes(masked, 2, start=one, keep=~middle, seed=5, progress=False)
+assert run.done and masked_run.done and bits["causal"] < bits["uniform"] > bits["masked"]
+assert config.profile == "smoke" or bits["causal"] < bits["left + above"]
+assert bool((again[:, ~middle] == one[:, ~middle]).all())
+assert torch.equal(again, fill_codes(masked, 2, start=one, keep=~middle, seed=5, progress=False))
+assert torch.equal(*(sample_codes(prior, 2, seed=5, progress=False) for _ in range(2)))
 print("prior: all checks passed")
 
 # %% [markdown]

@@ -156,25 +156,7 @@ probe_figure if image_source(config) == "avatars" else print("attributes are kno
 # the codes keep what matters for the pixels.
 
 # %% [markdown]
-# ## 8. Are samples new?
-#
-# Samples above, the nearest training image of each below. The figure compares how near held-out images come to the
-# training set: samples that are much nearer than those are copies.
-
-# %%
-samples = to_pictures(drawn)
-near, rows = analysis.nearest_training(samples, packed)
-plots.rows_of_images({"samples": samples, "nearest": packed.images[rows[:, 0]]})
-
-# %%
-usual, _ = analysis.nearest_training(packed.images[packed.val_rows[:200]], packed)
-print(f"distance to the nearest training image: samples {near.mean():.1f}, held-out images {usual.mean():.1f}")
-
-# %% [markdown]
-# **You should see** relatives, not twins, and two distances of about the same size.
-
-# %% [markdown]
-# ## 9. A small sweep
+# ## 8. A small sweep
 #
 # Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
 # of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only. The

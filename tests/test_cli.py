@@ -64,20 +64,35 @@ def test_the_whole_way(folder: Path) -> None:
     assert result.exit_code == 0 and "images kept" in result.output and "near-duplicate" in result.output
     result = call(folder, "train", "phase1", *TINY)
     assert result.exit_code == 1 and "01_codebook_kmeans_init" in result.output
-    for stage in ("kmeans", "phase1", "phase2", "prior"):
+    for stage in ("kmeans", "phase1", "phase2", "prior", "masked"):
         result = call(folder, "train", stage, *TINY)
         assert result.exit_code == 0, result.output
     raw = next((folder / "avatars").iterdir())
     a, b = str(raw / "00000.png"), str(raw / "00001.png")
+    mask, torn = folder / "mask.png", folder / "torn.png"
+    Image.new("L", (300, 300)).save(mask)
+    with Image.open(mask) as black:
+        black.paste(255, (0, 0, 150, 150))
+        black.save(mask)
+    with Image.open(a) as whole:
+        whole = whole.convert("RGBA")
+        whole.paste((0, 0, 0, 0), (0, whole.height // 2, whole.width, whole.height))
+        whole.save(torn)
     for words in (
         ["sample", "--count", "2", "--top-k", "4"],
-        ["sample", "--count", "2", "--random-codes"],
+        ["sample", "--count", "2", "--way", "masked", "--steps", "4"],
+        ["sample", "--count", "2", "--way", "random"],
         ["reconstruct", a],
         ["interpolate", a, b, "--steps", "3"],
         ["interpolate", a, b, "--steps", "3", "--method", "exchange"],
+        ["interpolate", a, b, "--steps", "3", "--method", "likely"],
         ["edit", a, "--rows", "0:4", "--copy-from", b],
         ["edit", a, "--code", "3"],
-        ["edit", a, "--rows", "12:16", "--regenerate", "2"],
+        ["edit", a, "--mask", str(mask), "--code", "3"],
+        ["edit", a, "--replace", "3", "4"],
+        ["edit", a, "--rows", "12:16", "--regenerate", "--count", "2", "--top-p", "0.9"],
+        ["edit", a, "--vary", "0.3", "--count", "2"],
+        ["edit", str(torn), "--complete", "--count", "2"],
     ):
         result = call(folder, *words, *TINY)
         assert result.exit_code == 0, result.output
@@ -86,7 +101,7 @@ def test_the_whole_way(folder: Path) -> None:
     result = call(folder, "evaluate", *TINY)
     assert result.exit_code == 0 and "psnr" in result.output
     result = call(folder, "compare")
-    assert result.exit_code == 0 and result.output.count("smoke-") == 4
+    assert result.exit_code == 0 and result.output.count("smoke-") == 5
     (run,) = (folder / "runs").glob("phase2-*")
     assert {"psnr", "ssim", "sharpness", "perplexity"} <= set(json.loads((run / "result.json").read_text()))
 
@@ -97,7 +112,13 @@ def test_the_whole_way(folder: Path) -> None:
         (["sample", "--top-k", "0"], "top_k"),
         (["sample", "--temperature", "0"], "temperature"),
         (["edit", "IMAGE"], "--copy-from"),
-        (["edit", "IMAGE", "--code", "99999"], "indices must be in"),
+        (["edit", "IMAGE", "--code", "99999"], "codes are in [0, 32)"),
+        (["edit", "IMAGE", "--replace", "1", "-1"], "codes are in [0, 32)"),
+        (["edit", "IMAGE", "--vary", "1.5"], "strength must be in (0, 1]"),
+        (["edit", "IMAGE", "--vary", "0.5", "--rows", "0:2"], "--vary has no region"),
+        (["edit", "IMAGE", "--complete"], "nothing in it is transparent"),
+        (["edit", "IMAGE", "--code", "1", "--regenerate"], "give one of"),
+        (["sample", "--way", "masked", "--steps", "0"], "steps must be"),
         (["edit", "IMAGE", "--rows", "9:3", "--code", "1"], "rows"),
         (["edit", "IMAGE", "--rows", "x", "--code", "1"], "--rows"),
         (["reconstruct", "BROKEN"], "not an image"),

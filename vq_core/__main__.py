@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -76,7 +76,7 @@ def ingest(config: Any) -> None:
 
 
 @main.command()
-@click.argument("stage", type=click.Choice(["kmeans", "phase1", "phase2", "prior"]))
+@click.argument("stage", type=click.Choice(["kmeans", "phase1", "phase2", "prior", "masked"]))
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; an error where there is none.")
 @_shared
 def train(config: Any, stage: str, resume: bool) -> None:
@@ -94,7 +94,7 @@ def train(config: Any, stage: str, resume: bool) -> None:
     run = TRAININGS[stage](config)
     if not is_main_process():
         return
-    figures = evaluate_run(run, config) if stage != "prior" else run.result()
+    figures = evaluate_run(run, config) if stage not in ("prior", "masked") else run.result()
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
     click.echo(f"{run.folder}")
@@ -139,87 +139,152 @@ def reconstruct(config: Any, image: Path, stage: str) -> None:
 
 @main.command()
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--way",
+    type=click.Choice(["causal", "masked", "random"]),
+    default="causal",
+    show_default=True,
+    help="causal: one code after the other; masked: many at once; random: from the codebook, without a prior.",
+)
 @click.option("--temperature", default=1.0, show_default=True)
 @click.option("--top-k", type=int, default=None)
 @click.option("--top-p", type=float, default=None)
+@click.option("--steps", default=16, show_default=True, help="Passes of the masked way.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--random-codes", is_flag=True, help="Codes drawn at random from the codebook, without the prior.")
 @_shared
-def sample(
-    config: Any, count: int, temperature: float, top_k: int | None, top_p: float | None, seed: int, random_codes: bool
-) -> None:
-    """New avatars from the prior."""
+def sample(config: Any, count: int, way: str, steps: int, seed: int, **drawing: Any) -> None:
+    """New avatars, each with the training image that is nearest to it, and a figure of how new they are."""
+    from vq_core.data.augment import to_pictures
+    from vq_core.data.datamodule import images_of, load_images
+    from vq_core.evaluation.memorization import novelty
+    from vq_core.evaluation.report import reconstruct_held_out
     from vq_core.generation import sampling
     from vq_core.training.phases import finished, pick_device
-    from vq_core.training.prior_module import PriorModel
     from vq_core.training.vqvae_module import VQVAEModel
 
-    device = pick_device(config)
-    model = VQVAEModel.load(finished("phase2", config).folder).to(device)
-    if random_codes:
-        run = finished("phase2", config)
-        codes = sampling.random_codes(config.model.num_codes, count, config.grid, seed).to(device)
-    else:
+    run = finished("phase2", config)
+    model = VQVAEModel.load(run.folder).to(pick_device(config))
+    if way == "random":
+        codes = sampling.random_codes(config.model.num_codes, count, config.grid, seed).to(model.device)
+    elif way == "causal":
         run = finished("prior", config)
-        prior = PriorModel.load(run.folder).transformer.to(device)
-        codes = sampling.sample_codes(prior, count, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    _save(model.decode(codes), run.folder / f"samples-seed{seed}{'-random' if random_codes else ''}.png", 8)
+        codes = sampling.sample_codes(_prior("prior", config), count, seed=seed, **drawing)
+    else:
+        run = finished("masked", config)
+        codes = sampling.fill_codes(_prior("masked", config), count, seed=seed, steps=steps, **drawing)
+    images, packed = model.decode(codes), load_images(config)
+    new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
+    name = f"samples-{way}-seed{seed}"
+    _save(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
+    click.echo(f"  nearer to a training image than held-out ones are: {new.nearer:.2f} (0.50 for real images)")
+    click.echo(f"  nearer than 99 % of held-out ones are: {new.copies:.2f} (0.01 for real images)")
+    _save(images, run.folder / f"{name}.png", 8)
 
 
 @main.command()
 @click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True)
-@click.option("--method", type=click.Choice(["blend", "exchange"]), default="blend", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["blend", "exchange", "likely"]),
+    default="blend",
+    show_default=True,
+    help="blend: latents mixed and quantised anew; exchange: codes taken over in a random order; likely: in the order "
+    "that the masked prior finds likely.",
+)
 @_shared
 def interpolate(config: Any, a: Path, b: Path, steps: int, method: str) -> None:
-    """From one image to another: latents blended and re-quantised, or codes exchanged."""
-    from vq_core.generation.editing import blend_latents, exchange_codes
+    """From one image to another, in latents or in codes."""
+    from vq_core.generation import editing
 
     model, x, folder = _open(config, [a, b], "phase2")
+    codes = model.encode(x)
     if method == "blend":
-        frames = blend_latents(model, x[:1], x[1:], steps)
+        frames = editing.blend_latents(model, x[:1], x[1:], steps)
+    elif method == "exchange":
+        frames = model.decode(editing.exchange_codes(codes[:1], codes[1:], steps, config.seed))
     else:
-        codes = model.encode(x)
-        frames = model.decode(exchange_codes(codes[:1], codes[1:], steps, config.seed))
+        frames = model.decode(editing.exchange_likely(_prior("masked", config), codes[:1], codes[1:], steps))
     _save(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
 
 
 @main.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--rows", default="0:16", show_default=True, help="Rows of the code grid, first:last.")
-@click.option("--columns", default="0:16", show_default=True, help="Columns of the code grid, first:last.")
+@click.option("--rows", default=None, help="Region: rows of the code grid, first:last; default all.")
+@click.option("--columns", default=None, help="Region: columns of the code grid, first:last; default all.")
 @click.option(
-    "--copy-from", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Region from this image."
+    "--mask", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Region: white parts of this image."
 )
-@click.option("--code", type=int, default=None, help="Fill the region with this code.")
-@click.option("--regenerate", type=int, default=None, metavar="N", help="Let the prior draw the region anew, N times.")
+@click.option(
+    "--copy-from", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The region from this image."
+)
+@click.option("--code", type=int, help="Fill the region with this code.")
+@click.option("--replace", type=(int, int), metavar="OLD NEW", help="One code for another, wherever it stands.")
+@click.option("--regenerate", is_flag=True, help="Let the masked prior draw the region anew, given the rest.")
+@click.option("--complete", is_flag=True, help="Let it draw what is transparent in the image.")
+@click.option("--vary", type=float, metavar="STRENGTH", help="Let it draw so large a share of all codes anew; 0 to 1.")
+@click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Proposals of the prior.")
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--top-p", type=float, default=None)
+@click.option("--seed", default=0, show_default=True)
 @_shared
 def edit(
-    config: Any, image: Path, rows: str, columns: str, copy_from: Path | None, code: int | None, regenerate: int | None
+    config: Any,
+    image: Path,
+    rows: str | None,
+    columns: str | None,
+    mask: Path | None,
+    copy_from: Path | None,
+    code: int | None,
+    replace: tuple[int, int] | None,
+    regenerate: bool,
+    complete: bool,
+    vary: float | None,
+    count: int,
+    **drawing: Any,
 ) -> None:
-    """Change a region of an image's codes, and decode. Give one of --copy-from, --code, --regenerate."""
+    """Change the codes of an image, and decode: the image, its reconstruction, and what the edit made of it.
+
+    Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
+    """
     import torch
 
     from vq_core.generation import editing
-    from vq_core.generation.sampling import sample_codes
-    from vq_core.training.phases import finished
-    from vq_core.training.prior_module import PriorModel
+    from vq_core.generation.sampling import fill_codes
 
-    if sum(choice is not None for choice in (copy_from, code, regenerate)) != 1:
-        raise click.UsageError("give one of --copy-from, --code, --regenerate")
-    mask = editing.region(config.grid, _span("--rows", rows), _span("--columns", columns))
+    edits = {"copy-from": copy_from, "code": code, "replace": replace, "vary": vary}
+    edits |= {"regenerate": regenerate or None, "complete": complete or None}
+    chosen = [name for name, value in edits.items() if value is not None]
+    if len(chosen) != 1:
+        raise click.UsageError("give one of " + ", ".join(f"--{name}" for name in edits))
+    (name,) = chosen
+    if (rows or columns or mask) and name in ("replace", "vary", "complete"):
+        raise click.UsageError(f"--{name} has no region: leave out --rows, --columns, --mask")
+    unknown = [
+        value for value in (code, *(replace or ())) if value is not None and not 0 <= value < config.model.num_codes
+    ]
+    if unknown:
+        raise click.UsageError(f"--{name} {unknown[0]}: codes are in [0, {config.model.num_codes})")
+    cells = _region(config, rows, columns, mask)
     model, x, folder = _open(config, [image, *([copy_from] if copy_from else [])], "phase2")
     codes = model.encode(x)
+    before = codes[:1]
     if copy_from:
-        changed = editing.copy_region(codes[:1], codes[1:], mask)
+        after = editing.copy_region(before, codes[1:], cells)
     elif code is not None:
-        changed = editing.paint(codes, mask, code)
+        after = editing.paint(before, cells, code)
+    elif replace is not None:
+        after = editing.replace_code(before, *replace)
+    elif vary is not None:
+        after = editing.variations(_prior("masked", config), before, vary, count, **drawing)
+    elif regenerate:
+        after = fill_codes(_prior("masked", config), count, start=before, keep=~cells, **drawing)
     else:
-        prior = PriorModel.load(finished("prior", config).folder).transformer.to(x.device)
-        changed = sample_codes(prior, regenerate or 0, start=codes, keep=~mask, seed=config.seed)
-    pictures = torch.cat([x, model.decode(torch.cat([codes[:1], changed]))])
-    _save(pictures, folder / f"edit-{image.stem}.png", len(pictures))
+        missing = torch.from_numpy(_transparent(config, image)).to(x.device)
+        after = editing.complete(model, _prior("masked", config), x, missing, count, **drawing)
+    pictures = torch.cat([x, model.decode(before), editing.decode_edited(model, before, after)])
+    _save(pictures, folder / f"edit-{name}-{image.stem}.png", min(8, len(pictures)))
 
 
 @main.command()
@@ -256,25 +321,58 @@ def workbook(profile: str | None, only: str | None, out: Path | None) -> None:
     execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, profile, only)
 
 
+def _prior(kind: Literal["prior", "masked"], config: Any) -> Any:
+    """The transformer of a finished prior, on the device that the settings ask for."""
+    from vq_core.training.phases import finished, pick_device
+    from vq_core.training.prior_module import PriorModel
+
+    return PriorModel.load(finished(kind, config).folder).transformer.to(pick_device(config))
+
+
+def _region(config: Any, rows: str | None, columns: str | None, mask: Path | None) -> Any:
+    """The cells that an edit is about."""
+    import torch
+
+    from vq_core.generation import editing
+
+    everything = f"0:{config.grid}"
+    cells = editing.region(config.grid, _span("--rows", rows or everything), _span("--columns", columns or everything))
+    if mask is None:
+        return cells
+    white = torch.from_numpy(_square(config, mask).mean(axis=2) > 127)
+    return cells & editing.cells_of(white, config.grid)
+
+
+def _transparent(config: Any, image: Path) -> Any:
+    from vq_core.data.decode import load_transparency
+
+    missing = load_transparency(image, config.data)
+    if not missing.any():
+        raise click.ClickException(f"{image}: nothing in it is transparent, so there is nothing to complete")
+    return missing
+
+
+def _square(config: Any, image: Path) -> Any:
+    """An image file as a square of the configured size: uint8 [size, size, 3]."""
+    from vq_core.data.decode import UnusableImage, load_picture
+
+    try:
+        return load_picture(image, config.data).pixels
+    except UnusableImage as error:
+        raise click.ClickException(f"{image}: {error}") from None
+
+
 def _open(config: Any, images: list[Path], stage: str) -> tuple[Any, Any, Path]:
     """The model of a stage, image files as a batch, and the folder for results."""
     import numpy as np
     import torch
 
     from vq_core.data.augment import to_float
-    from vq_core.data.decode import UnusableImage, load_picture
     from vq_core.training.phases import finished, pick_device
     from vq_core.training.vqvae_module import VQVAEModel
 
-    run = finished(stage, config)
-    squares = []
-    for image in images:
-        try:
-            squares.append(load_picture(image, config.data).pixels)
-        except UnusableImage as error:
-            raise click.ClickException(f"{image}: {error}") from None
-    device = pick_device(config)
-    x = to_float(torch.from_numpy(np.stack(squares)).to(device))
+    run, device = finished(stage, config), pick_device(config)
+    x = to_float(torch.from_numpy(np.stack([_square(config, image) for image in images])).to(device))
     return VQVAEModel.load(run.folder).to(device), x, run.folder
 
 

@@ -179,6 +179,7 @@ class PriorConfig(_Group):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
+    muon_lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
     val_every: int = Field(ge=1)

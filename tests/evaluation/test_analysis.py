@@ -73,14 +73,6 @@ def test_probe_reads_what_is_there_and_not_what_is_not(packed: PackedImages) -> 
     assert probes["seen"].accuracy == 1.0 and probes["hidden"].accuracy < 1.0
 
 
-def test_nearest_training_finds_the_copy(packed: PackedImages) -> None:
-    row = packed.train_rows[5]
-    distance, rows = analysis.nearest_training(packed.images[[row]], packed)
-    assert rows[0, 0] == row and distance[0, 0] == pytest.approx(0, abs=1e-3)
-    lighter = np.clip(packed.images[[row]].astype(int) + 10, 0, 255).astype(np.uint8)
-    assert analysis.nearest_training(lighter, packed)[0][0, 0] == pytest.approx(10, abs=3)
-
-
 def test_codebook_fit_by_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors, codebook = torch.randn(200, 4, generator=generator), torch.randn(10, 4, generator=generator)

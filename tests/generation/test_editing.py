@@ -1,11 +1,26 @@
 """Editing codes: only the region changes, and far from it not one pixel does."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from vq_core.config import load_config
-from vq_core.generation.editing import blend_latents, copy_region, exchange_codes, paint, region, replace_code
+from vq_core.generation.editing import (
+    blend_latents,
+    cells_of,
+    complete,
+    copy_region,
+    decode_edited,
+    exchange_codes,
+    exchange_likely,
+    paint,
+    region,
+    replace_code,
+    variations,
+)
 from vq_core.generation.sampling import random_codes
+from vq_core.models import CodeTransformer, Decoder
 from vq_core.training.vqvae_module import VQVAEModel
 
 
@@ -39,15 +54,109 @@ def test_replace_code_leaves_the_others() -> None:
     assert not (changed == 3).any() and bool((changed[codes != 3] == codes[codes != 3]).all())
 
 
-def test_pixels_outside_the_decoders_reach_stay_equal(model: VQVAEModel) -> None:
+def test_cells_of_pixels() -> None:
+    pixels = torch.zeros(64, 64, dtype=torch.bool)
+    pixels[7, 8] = pixels[63, 0] = True
+    assert cells_of(pixels, 16).nonzero().tolist() == [[1, 2], [15, 0]]
+    with pytest.raises(ValueError, match="mask is empty"):
+        cells_of(torch.zeros(64, 64, dtype=torch.bool), 16)
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
+@pytest.mark.parametrize(("channels", "res_blocks"), [((8, 8), 1), ((8, 8), 0), ((8, 8, 8), 2), ((8,), 1)])
+def test_reach_bounds_what_a_code_touches(channels: tuple[int, ...], res_blocks: int, upsample: Any) -> None:
+    """Against the gradient: where the image depends on one code. Batch norm in eval mode mixes no pixels."""
+    torch.manual_seed(0)
+    decoder = Decoder(channels, res_blocks, 4, norm="batch", upsample=upsample).eval().double()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    grid, cell = 32, 2 ** len(channels)
+    z = torch.randn(1, 4, grid, grid, dtype=torch.double)
+    other = z.clone()
+    other[..., 16, 16] += 1
+    touched = (decoder(z) != decoder(other)).any(1)[0].nonzero()
+    first, last = 16 * cell, 17 * cell - 1  # pixels of the cell itself
+    beyond = max(first - int(touched.min()), int(touched.max()) - last)
+    assert beyond <= decoder.reach * cell < beyond + cell
+
+
+def test_attention_reaches_everywhere() -> None:
+    assert Decoder((8, 8), 1, 4, attention_levels=(0,)).reach == float("inf")
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_pixels_outside_the_decoders_reach_stay_equal(norm: str) -> None:
+    """With GroupNorm too, whose statistics carry a change into every pixel."""
+    torch.manual_seed(0)
+    model = VQVAEModel(load_config("smoke", [f"model.norm={norm}"])).eval().requires_grad_(False)
+    for name, parameter in model.decoder.named_parameters():
+        if "weight" in name:
+            parameter.add_(0.05 * torch.randn_like(parameter))  # a fresh model's blocks reach nowhere
     codes = random_codes(32, 1, 16, seed=1)
     mask = region(16, (0, 2), (0, 2))
-    before, after = model.decode(codes), model.decode(paint(codes, mask, 7))
-    cells = 6  # reach of the decoder in cells of the grid
+    before, plain = model.decode(codes), model.decode(paint(codes, mask, 7))
+    after = decode_edited(model, codes, paint(codes, mask, 7))
+    edge = int((2 + model.decoder.reach) * 4) + 1
     far = torch.ones(64, 64, dtype=torch.bool)
-    far[: (2 + cells) * 4, : (2 + cells) * 4] = False
-    assert torch.equal(before[..., far], after[..., far])
+    far[:edge, :edge] = False
+    assert far.any() and torch.equal(before[..., far], after[..., far])
+    assert torch.equal(plain[..., far], before[..., far]) == (norm == "batch")
+    assert torch.equal(after[..., :16, :16], plain[..., :16, :16])
     assert not torch.equal(before[..., :8, :8], after[..., :8, :8])
+
+
+def test_nothing_edited_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model, codes = VQVAEModel(load_config("smoke")).eval().requires_grad_(False), random_codes(32, 1, 16)
+    assert torch.equal(decode_edited(model, codes, codes.clone()), model.decode(codes))
+
+
+# --- with the masked prior ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def masked() -> CodeTransformer:
+    torch.manual_seed(0)
+    return CodeTransformer(32, 16, 16, 1, 2, 0.0, causal=False)
+
+
+@pytest.mark.parametrize(("strength", "redrawn"), [(0.001, 1), (0.25, 64), (1.0, 256)])
+def test_variations_draw_a_share_anew(masked: CodeTransformer, strength: float, redrawn: int) -> None:
+    codes = random_codes(32, 1, 16, seed=4)
+    varied = variations(masked, codes, strength, 3, seed=1, progress=False)
+    changed = (varied != codes).flatten(1).sum(1)
+    assert bool((changed <= redrawn).all()) and bool((changed >= 0.8 * redrawn).all())
+    assert torch.equal(varied, variations(masked, codes, strength, 3, seed=1, progress=False))
+    if redrawn == 64:
+        assert not torch.equal(varied[0] != codes[0], varied[1] != codes[0])  # each forgets other places
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, 1.1, float("nan")])
+def test_impossible_strengths_are_named(masked: CodeTransformer, strength: float) -> None:
+    with pytest.raises(ValueError, match=r"strength must be in \(0, 1\]"):
+        variations(masked, random_codes(32, 1, 16), strength, 1)
+
+
+def test_completion_ignores_what_stands_in_the_hole(model: VQVAEModel, masked: CodeTransformer) -> None:
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    missing = torch.zeros(64, 64, dtype=torch.bool)
+    missing[40:, :] = True
+    codes = complete(model, masked, x, missing, 2, seed=3, progress=False)
+    assert torch.equal(codes[:, :9], model.encode(x)[:, :9].expand(2, -1, -1))  # one row of cells above it is drawn too
+    assert not torch.equal(codes[0, 9:], codes[1, 9:])
+
+
+def test_the_likely_order_exchanges_what_gains_most_first() -> None:
+    """A prior that wants every code to be 3: positions where b has a 3 go first, those where a has one last."""
+    prior = CodeTransformer(8, 4, 16, 1, 2, 0.0, causal=False)
+    torch.nn.init.zeros_(prior.head.weight)
+    prior.head.bias.data[3] = 5.0
+    a = torch.tensor([[[3, 3, 3, 3], [1, 1, 1, 1], [2, 2, 2, 2], [0, 0, 0, 0]]])
+    b = torch.tensor([[[1, 1, 1, 1], [3, 3, 3, 3], [4, 4, 4, 4], [0, 0, 0, 0]]])
+    path = exchange_likely(prior, a, b, 4)
+    assert torch.equal(path[:1], a) and torch.equal(path[-1:], b)
+    assert torch.equal(path[1], torch.cat([a[0, :1], b[0, 1:2], a[0, 2:]]))
+    assert torch.equal(path[2], torch.cat([a[0, :1], b[0, 1:]]))
 
 
 def test_interpolations_start_and_end_where_they_should(model: VQVAEModel) -> None:

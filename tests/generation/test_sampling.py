@@ -1,21 +1,32 @@
 """Sampling from the prior: cached equals uncached, filters mean what they say, given codes stay."""
 
+import math
+
 import pytest
 import torch
 
-from vq_core.generation.sampling import filtered_probabilities, random_codes, sample_codes
+from vq_core.generation.sampling import fill_codes, filtered_probabilities, random_codes, sample_codes
 from vq_core.models import CodeTransformer
 
 K, GRID = 11, 4
 
 
-@pytest.fixture
-def prior() -> CodeTransformer:
+def transformer(causal: bool) -> CodeTransformer:
     torch.manual_seed(0)
-    model = CodeTransformer(K, GRID, dim=16, layers=2, heads=2, dropout=0.3)
+    model = CodeTransformer(K, GRID, dim=16, layers=2, heads=2, dropout=0.3, causal=causal)
     for parameter in model.parameters():  # far from uniform, so that every choice matters
         torch.nn.init.normal_(parameter, std=0.4)
     return model
+
+
+@pytest.fixture
+def prior() -> CodeTransformer:
+    return transformer(causal=True)
+
+
+@pytest.fixture
+def masked() -> CodeTransformer:
+    return transformer(causal=False)
 
 
 def plain_sampling(
@@ -90,11 +101,71 @@ def test_filters_against_a_plain_version() -> None:
         ({"keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "start and keep"),
         ({"start": torch.full((1, GRID, GRID), K), "keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "codes"),
         ({"start": torch.zeros(1, GRID, GRID, dtype=torch.long), "keep": torch.ones(2, 2, dtype=torch.bool)}, "keep"),
+        ({"start": torch.zeros(2, GRID, GRID, dtype=torch.long), "keep": torch.ones(4, 4, dtype=torch.bool)}, "start"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
     ],
 )
-def test_impossible_arguments_are_named(prior: CodeTransformer, arguments: dict, named: str) -> None:
+def test_impossible_arguments_are_named(
+    prior: CodeTransformer, masked: CodeTransformer, arguments: dict, named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
         sample_codes(prior, 1, progress=False, **arguments)
+    with pytest.raises(ValueError, match=named):
+        fill_codes(masked, 1, progress=False, **arguments)
+
+
+def test_each_way_wants_its_own_prior(prior: CodeTransformer, masked: CodeTransformer) -> None:
+    with pytest.raises(ValueError, match="prior must be the causal one"):
+        sample_codes(masked, 1, progress=False)
+    with pytest.raises(ValueError, match="prior must be the masked one"):
+        fill_codes(prior, 1, progress=False)
+
+
+@pytest.mark.parametrize(("arguments", "named"), [({"steps": 0}, "steps"), ({"risk": -1.0}, "risk")])
+def test_impossible_arguments_of_filling_are_named(masked: CodeTransformer, arguments: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        fill_codes(masked, 1, progress=False, **arguments)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 16, 40])
+def test_filling_draws_all_that_is_unknown_and_nothing_else(masked: CodeTransformer, steps: int) -> None:
+    start = random_codes(K, 6, GRID, seed=3)
+    keep = torch.rand(6, GRID, GRID, generator=torch.Generator().manual_seed(0)) < 0.5
+    drawn = fill_codes(masked, 6, steps=steps, start=start, keep=keep, seed=1, progress=False)
+    assert drawn.shape == (6, GRID, GRID) and drawn.min() >= 0 and drawn.max() < K
+    assert torch.equal(drawn[keep], start[keep]) and not torch.equal(drawn, start)
+    assert torch.equal(drawn, fill_codes(masked, 6, steps=steps, start=start, keep=keep, seed=1, progress=False))
+
+
+def test_filling_nothing_changes_nothing(masked: CodeTransformer) -> None:
+    start, keep = random_codes(K, 1, GRID), torch.ones(GRID, GRID, dtype=torch.bool)
+    assert torch.equal(fill_codes(masked, 2, start=start, keep=keep, progress=False), start.expand(2, -1, -1))
+
+
+def test_one_unknown_code_is_drawn_from_its_probabilities(masked: CodeTransformer) -> None:
+    """4,000 draws of one code against softmax of the network's logits there."""
+    start, keep = random_codes(K, 1, GRID, seed=2), torch.ones(GRID, GRID, dtype=torch.bool)
+    keep[1, 2] = False
+    drawn = fill_codes(masked, 4000, start=start, keep=keep, temperature=2.0, progress=False)[:, 1, 2]
+    with torch.no_grad():
+        logits = masked.eval()(start.flatten(1).masked_fill(~keep.flatten(), masked.unknown))[0, 6]
+    expected = (logits / 2).softmax(0)
+    assert (torch.bincount(drawn, minlength=K) / 4000 - expected).abs().max() < 0.03
+
+
+def test_without_risk_the_surest_code_stays_first(masked: CodeTransformer) -> None:
+    """Top-k of one, by a plain version: in each pass the likeliest codes stay, as many as the cosine says."""
+    codes = torch.full((1, GRID * GRID), masked.unknown)
+    masked.eval()
+    for step in range(1, 5):
+        left = int(16 * math.cos(math.pi / 2 * step / 4)) if step < 4 else 0
+        with torch.no_grad():
+            best, which = masked(codes)[0].log_softmax(-1).max(-1)
+        waiting = [p for p in range(16) if codes[0, p] == masked.unknown]
+        for p in sorted(waiting, key=lambda p: -float(best[p]))[: len(waiting) - left]:
+            codes[0, p] = which[p]
+    assert torch.equal(fill_codes(masked, 1, steps=4, top_k=1, risk=0.0, progress=False).flatten(1), codes)
 
 
 def test_count_must_be_positive(prior: CodeTransformer) -> None:

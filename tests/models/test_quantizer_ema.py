@@ -142,7 +142,8 @@ def plain_step(state: dict[str, Any], vectors: list[list[float]], decay: float, 
 def test_step_is_the_papers(decay: float, eps: float) -> None:
     q = quantizer(decay=decay, eps=eps)
     start = q.codebook.tolist()
-    state: dict[str, Any] = {"codebook": start, "sums": start, "counts": [1.0] * K}
+    first = float(q.ema_counts[0])
+    state: dict[str, Any] = {"codebook": start, "sums": (first * q.codebook).tolist(), "counts": [first] * K}
     for seed in range(5):
         z = latents(seed, 2)
         q(z)
@@ -167,8 +168,8 @@ def test_parity_with_a_peer() -> None:
     )
     inner = peer._codebook
     inner.embed.copy_(ours.codebook[None])
-    inner.embed_avg.copy_(ours.codebook[None])
-    inner.cluster_size.fill_(1.0)
+    inner.embed_avg.copy_(ours.ema_sums[None])
+    inner.cluster_size.copy_(ours.ema_counts[None])
     start = ours.codebook.clone()
     peer.train()
     for seed in range(100):
@@ -223,7 +224,8 @@ def test_forward_moves_nothing() -> None:
 
 def test_an_unused_code_stays_where_it_is() -> None:
     q = quantizer(eps=1e-9)
-    q.codebook[3], q.ema_sums[3] = 1000.0, 1000.0
+    q.codebook[3] = 1000.0
+    q.ema_sums[3] = 1000.0 * q.ema_counts[3]
     for seed in range(50):
         q(latents(seed))
         q.step()
@@ -274,6 +276,15 @@ def test_dead_codes_are_those_below_a_share_of_the_mean() -> None:
     assert q.dead_codes(0.05).tolist() == [False, False, True, False]
     assert q.dead_codes(0.06).tolist() == [False, True, True, False]
     assert q.dead_codes(0.0).tolist() == [False] * 4
+
+
+def test_a_code_that_nothing_chooses_is_dead_within_fifty_steps() -> None:
+    """16 images a step of 16×16 vectors, as in the small profile, on all but one of 512 codes."""
+    q = VectorQuantizerEMA(512, 2)
+    for _ in range(50):
+        q.pending_counts[1:] = 16 * 256 / 511
+        q.step()
+    assert q.dead_codes(0.05).nonzero().tolist() == [[0]]
 
 
 def test_replaced_codes_start_with_mean_counts_and_fitting_sums() -> None:

@@ -14,10 +14,10 @@ LENGTH = GRID * GRID
 
 
 def model(
-    seed: int = 0, layers: int = 2, grid: int = GRID, dropout: float = 0.0, spread: bool = True
+    seed: int = 0, layers: int = 2, grid: int = GRID, dropout: float = 0.0, spread: bool = True, causal: bool = True
 ) -> CodeTransformer:
     torch.manual_seed(seed)
-    made = CodeTransformer(K, grid, 16, layers, 2, dropout).eval()
+    made = CodeTransformer(K, grid, 16, layers, 2, dropout, causal).eval()
     if spread:  # larger weights than a fresh model's, so that every dependence shows
         for parameter in made.parameters():
             nn.init.normal_(parameter, std=0.5)
@@ -39,13 +39,46 @@ def test_a_code_changes_only_what_comes_after_it(position: int) -> None:
 
 
 @torch.no_grad()
-def test_without_attention_a_position_sees_the_one_before_above_and_above_right() -> None:
+def test_masked_every_known_code_counts_everywhere_and_an_unknown_one_nowhere() -> None:
+    net, full = model(causal=False), codes()
+    known = full.clone()
+    known[:, 6] = net.unknown
+    for position in range(LENGTH):
+        after = known.clone()
+        if position != 6:
+            after[:, position] = (after[:, position] + 1) % K
+        changed = (net(known) - net(after)).abs().amax((0, 2)) > 1e-6
+        assert changed.all() if position != 6 else not changed.any()
+    assert not torch.equal(net(known), net(full))
+
+
+def test_masked_it_learns_to_fill_in_what_stripes_imply() -> None:
+    torch.manual_seed(0)
+    net = CodeTransformer(K, GRID, 32, 2, 2, 0.0, causal=False)
+    optimizer = torch.optim.Adam(net.parameters(), 0.003)
+    for _ in range(300):
+        grids = torch.randint(K, (32, GRID, 1)).expand(-1, -1, GRID).reshape(32, -1)  # each row of one code
+        hidden = torch.rand(32, LENGTH) < 0.75
+        loss = F.cross_entropy(net(grids.masked_fill(hidden, net.unknown))[hidden], grids[hidden])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    grid = torch.arange(GRID).view(GRID, 1).repeat(1, GRID).view(1, -1)
+    asked = grid.masked_fill(torch.arange(LENGTH) % GRID != 3, net.unknown)  # the last of each row is known
+    hidden = asked == net.unknown
+    with torch.no_grad():
+        assert torch.equal(net(asked).argmax(-1)[hidden], grid[hidden])
+
+
+@torch.no_grad()
+def test_without_attention_a_position_sees_its_known_neighbours() -> None:
     net, before = model(layers=1), codes(1)
     net.blocks = nn.ModuleList()
     for row in range(GRID):
         for column in range(GRID):
             before_it = divmod(row * GRID + column - 1, GRID)  # at the start of a row: the end of the row above
-            known = {before_it, (row - 1, column), (row - 1, column + 1)}
+            above = {(row - 1, column + step) for step in (-1, 0, 1)} | {(row - 2, column)}
+            known = {before_it, *above, (row, column - 2)}
             seen = set()
             for position in range(LENGTH):
                 after = before.clone()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP
 from vq_core.config import Config
 from vq_core.data.datamodule import processed_dir
 from vq_core.data.ingest import DataError
-from vq_core.training.phases import TRAININGS, extract_codes, finished, run_for
-from vq_core.training.prior_module import PriorModel
+from vq_core.training.phases import TRAININGS, finished, run_for
+from vq_core.training.prior_module import CodesDataModule, PriorModel, random_masks
 from vq_core.training.runs import Run, RunError, all_runs
 from vq_core.training.state import CheckpointError, load_checkpoint, save_checkpoint
 from vq_core.training.vqvae_module import VQVAEModel
@@ -32,14 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding 
 
 @pytest.fixture(scope="module")
 def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder in which all four trainings have been run without interruption. Not to be changed."""
+    """A data folder in which all trainings have been run without interruption. Not to be changed."""
     folder = tmp_path_factory.mktemp("story") / "data"
     shutil.copytree(prepared / "processed", folder / "processed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VQ_DATA", str(folder))
-        for kind, train in TRAININGS.items():
-            if kind == "prior":  # a prior starts from other weights where the codes are there already
-                extract_codes(finished("phase2", settings()), settings())
+        for train in TRAININGS.values():
             train(settings())
     return folder
 
@@ -168,7 +167,7 @@ def test_a_run_leaves_its_records(story: Path, kind: str) -> None:
     assert result["kind"] == kind and result["profile"] == "smoke" and result["steps"] == steps
     assert load_checkpoint(run.last, (kind,))["steps_done"] == steps
     best = load_checkpoint(run.best, (kind,))
-    monitor = "bits" if kind == "prior" else "rec"
+    monitor = "bits" if kind in ("prior", "masked") else "rec"
     figures = {row["step"]: row[f"val/{monitor}"] for row in validations(run)}
     assert list(figures) == ([4] if kind == "kmeans" else [4, 8, 10])
     if kind == "phase2":  # without LPIPS the latest is the best: L_rec would choose what the GAN has not touched
@@ -217,8 +216,33 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     assert codes.dtype == np.uint16 and codes.shape == (len(images), 8, 8) and codes.max() < 16
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     assert np.array_equal(VQVAEModel.load(run.folder).encode(x).numpy(), codes)
-    prior = PriorModel.load(the_run(story, "prior").folder)
-    assert prior.bits(torch.from_numpy(codes.astype(np.int64)).flatten(1)).shape == (len(images), 64)
+    flipped = np.load(run.folder / "codes-flipped.npy")
+    assert np.array_equal(VQVAEModel.load(run.folder).encode(x.flip(-1)).numpy(), flipped)
+    sequences = torch.from_numpy(codes.astype(np.int64)).flatten(1)
+    assert PriorModel.load(the_run(story, "prior").folder).bits(sequences).shape == (len(images), 64)
+    masks = random_masks(len(images), 64, torch.Generator().manual_seed(0))
+    bits = PriorModel.load(the_run(story, "masked").folder).bits(sequences, masks)
+    assert bool(((bits > 0) == masks).all())
+
+
+def test_masks_hide_from_one_to_all_in_equal_shares() -> None:
+    masks = random_masks(64, 64, torch.Generator().manual_seed(0))
+    assert sorted(masks.sum(1).tolist()) == list(range(1, 65))
+    many = torch.cat([random_masks(5, 64, torch.Generator().manual_seed(seed)) for seed in range(400)])
+    assert many.any(1).all() and abs(many.float().mean() - 65 / 128) < 0.01
+    assert (many.float().mean(0) - 65 / 128).abs().max() < 0.05  # no position is favoured
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_the_prior_sees_codes_of_flipped_images_in_training_only(place: Path, flip: float) -> None:
+    codes = torch.stack([torch.zeros(40, 8, 8), torch.ones(40, 8, 8)]).int()
+    data = CodesDataModule(settings(f"data.flip={flip}"), codes, torch.arange(32), torch.arange(32, 40))
+    module = PriorModel(settings())
+    data.trainer = SimpleNamespace(training=True, lightning_module=module, global_rank=0, world_size=1)  # type: ignore[assignment]
+    batch = data.on_after_batch_transfer(torch.arange(32), 0)
+    assert (batch.float().mean() == flip) if flip in (0, 1) else 0 < batch.float().mean() < 1
+    data.trainer.training = False  # type: ignore[union-attr, misc]
+    assert data.on_after_batch_transfer(torch.arange(32), 0).sum() == 0
 
 
 def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +326,7 @@ CUTS = [
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{type(cut).__name__}{cut.step}")
-@pytest.mark.parametrize("kind", ["phase1", "phase2", "prior"])
+@pytest.mark.parametrize("kind", ["phase1", "phase2", "prior", "masked"])
 def test_resume_equals_the_uninterrupted_run(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, cut: Any
 ) -> None:
@@ -625,6 +649,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
 KILLED = """
 import resource, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 from vq_core.training.state import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vq_core.config import DataConfig
@@ -83,6 +83,13 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
         raise UnusableImage("too large", "more pixels than the decoder allows") from None
     except Exception as error:  # PIL's plugins raise about anything on damaged files
         raise _damaged(error) from None
+
+
+def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]:
+    """Where an image that `load_picture` can read is more than half transparent, on the same square."""
+    with Image.open(path, formats=FORMATS) as image:
+        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    return np.asarray(to_square(alpha.convert("RGB"), config.square, config.image_size))[..., 0] < 128
 
 
 def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Image.Image:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Float, Integer, UInt8
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vq_core.data.ingest import DataError
 from vq_core.data.packed import PackedImages
+from vq_core.evaluation.memorization import cell_means
 from vq_core.evaluation.metrics import usage
 from vq_core.models.quantizer_ema import nearest_codes, perplexity
 from vq_core.training.kmeans_init import inertia
@@ -65,7 +65,7 @@ def code_patches(
 
 def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:
     """The mean colour of the image cells that map to each code, over some images; grey for codes not among them."""
-    cells = _cell_means(packed.images[:images], codes.shape[1]).reshape(-1, 3)
+    cells = cell_means(packed.images[:images], codes.shape[1]).reshape(-1, 3)
     flat = codes[:images].ravel()
     counts = np.bincount(flat, minlength=num_codes)
     sums = np.stack([np.bincount(flat, weights=cells[:, channel], minlength=num_codes) for channel in range(3)], axis=1)
@@ -132,22 +132,3 @@ def linear_probes(
         scores = [float(fitted.score(x_val[known], y_val[known])) for fitted in (model, guess)]
         probes.append(Probe(name, len(set(y_train)), *scores))
     return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)
-
-
-def nearest_training(
-    images: UInt8[np.ndarray, "b h w 3"], packed: PackedImages, neighbours: int = 1
-) -> tuple[Float[np.ndarray, "b m"], Int[np.ndarray, "b m"]]:
-    """Nearest training images: root mean squared difference of 32×32 thumbnails (0 to 255), and their rows."""
-    side = min(32, images.shape[1])
-    known, asked = (
-        _cell_means(pixels, side).reshape(len(pixels), -1).astype(np.float32)
-        for pixels in (packed.images[packed.train_rows], images)
-    )
-    distance, index = NearestNeighbors(n_neighbors=neighbours).fit(known).kneighbors(asked)
-    return distance / known.shape[1] ** 0.5, packed.train_rows[index]
-
-
-def _cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
-    """Mean colours of a grid of `side` × `side` cells; pixels beyond the last whole cell are left out."""
-    n, cell = len(images), images.shape[1] // side
-    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))

@@ -1,9 +1,12 @@
 """Count models of code sequences: what a prior has to beat."""
 
+from collections import Counter
+
 import numpy as np
 from jaxtyping import Integer
 
 Sequences = Integer[np.ndarray, "_ n"]
+Grids = Integer[np.ndarray, "_ h w"]
 
 
 def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
@@ -30,6 +33,60 @@ def bigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
     tuning, rest = held_out[::2], held_out[1::2]
     best = min((3.0**n for n in range(10)), key=lambda alpha: bits(tuning, alpha))
     return bits(rest if len(rest) else tuning, best)
+
+
+def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
+    """Bits per token of held-out codes given the codes on the left and above.
+
+    The mixture w₀·p(c) + w₁·p(c | l) + w₂·p(c | a) + w₃·p(c | l, a) of relative frequencies; its weights (one set for
+    contexts (l, a) that were seen in training, one for others) are the likeliest for half of the held-out grids, and
+    the figure is the other half's. Left of the first column and above the first row stands a code of its own.
+    """
+    border = num_codes
+    unigram = _frequencies(train.reshape(len(train), -1), num_codes)
+    learned = {name: _counts(keys, codes) for name, keys, codes in _contexts(train, border)}
+
+    def parts(grids: Grids) -> tuple[np.ndarray, np.ndarray]:
+        """Each model's probability of each code [4, N], and whether the pair of neighbours was seen [N]."""
+        rows, seen = [unigram[grids.ravel()]], np.zeros(0)
+        for name, keys, codes in _contexts(grids, border):
+            pairs, contexts = learned[name]
+            seen = np.array([contexts.get(key, 0) for key in keys.tolist()], dtype=float)
+            both = np.array([pairs.get(pair, 0) for pair in zip(keys.tolist(), codes.tolist(), strict=True)])
+            rows.append(both / np.maximum(seen, 1))
+        return np.stack(rows), seen > 0
+
+    p, seen = parts(held_out[::2])
+    weights = {kind: _mixture(p[:, seen == kind]) for kind in (True, False)}
+    p, seen = parts(held_out[1::2]) if len(held_out) > 1 else (p, seen)
+    mixed = np.where(seen, weights[True] @ p, weights[False] @ p)
+    return float(-np.log2(mixed).mean())
+
+
+def _contexts(grids: Grids, border: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, keys and codes of the three contexts that a code has: left, above, both."""
+    codes = grids.astype(np.int64)
+    left = np.pad(codes, ((0, 0), (0, 0), (1, 0)), constant_values=border)[:, :, :-1].ravel()
+    above = np.pad(codes, ((0, 0), (1, 0), (0, 0)), constant_values=border)[:, :-1].ravel()
+    return [
+        ("left", left, codes.ravel()),
+        ("above", above, codes.ravel()),
+        ("both", left * (border + 1) + above, codes.ravel()),
+    ]
+
+
+def _counts(keys: np.ndarray, codes: np.ndarray) -> tuple[Counter[tuple[int, int]], Counter[int]]:
+    return Counter(zip(keys.tolist(), codes.tolist(), strict=True)), Counter(keys.tolist())
+
+
+def _mixture(p: np.ndarray, iterations: int = 100) -> np.ndarray:
+    """Weights [m] of the likeliest mixture of m models, from their probabilities of what was seen [m, N]."""
+    weights = np.full(len(p), 1 / len(p))
+    for _ in range(iterations if p.size else 0):
+        shares = weights[:, None] * p
+        weights = (shares / shares.sum(axis=0)).mean(axis=1)
+    weights[0] = max(weights[0], 1e-6)  # only the unigram gives every code a chance
+    return weights / weights.sum()
 
 
 def _frequencies(train: Sequences, num_codes: int) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from vq_core.config import Config
 from vq_core.data.datamodule import images_of
 from vq_core.data.packed import PackedImages
-from vq_core.evaluation.count_models import bigram_bits, unigram_bits
+from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
 from vq_core.evaluation.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.losses import PerceptualLoss
@@ -53,6 +53,16 @@ def reconstruction_figures(
     return result | {"images": float(len(rows))}
 
 
+@torch.no_grad()
+def reconstruct_held_out(
+    model: VQVAEModel, packed: PackedImages, count: int = 2000, batch: int = 64
+) -> Float[Tensor, "b 3 h w"]:
+    """Reconstructions of the first held-out images, on the CPU."""
+    rows = packed.val_rows[:count]
+    parts = np.array_split(rows, -(-len(rows) // batch))
+    return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
+
+
 def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
     """Bits per held-out token of the count models that the prior is compared with."""
     flat = codes.reshape(len(codes), -1).astype(np.int64)
@@ -62,4 +72,5 @@ def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, conf
         "uniform": float(np.log2(k)),
         "unigram": unigram_bits(train, held_out, k),
         "bigram": bigram_bits(train, held_out, k),
+        "left + above": neighbours_bits(codes[packed.train_rows], codes[packed.val_rows], k),
     }

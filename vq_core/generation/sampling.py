@@ -1,4 +1,6 @@
-"""New avatars: codes drawn from the prior, or at random from the codebook."""
+"""New avatars and filled-in regions: codes drawn from the priors, or at random from the codebook."""
+
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -23,9 +25,10 @@ def sample_codes(
     keep: Bool[Tensor, "_ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
-    """Draw grids of codes from the prior, one position after the other in raster order, with a key-value cache.
+    """Draw grids of codes from the causal prior, one position after the other in raster order, with a key-value cache.
 
     Args:
+        count: how many grids.
         temperature: below 1 safer and more alike, above 1 wilder; greater than 0.
         top_k: draw among the k likeliest codes only; in [1, num_codes].
         top_p: draw among the likeliest codes that together have this probability; in (0, 1].
@@ -35,18 +38,17 @@ def sample_codes(
     Raises:
         ValueError: an argument outside its range, naming it.
     """
-    _check_arguments(prior, count, temperature, top_k, top_p, start, keep)
-    device, grid, length = prior.head.weight.device, prior.grid, prior.length
-    generator = torch.Generator(device=device).manual_seed(seed)
-    codes = torch.zeros(count, length, dtype=torch.long, device=device)
-    kept = torch.zeros(length, dtype=torch.bool)
-    if start is not None and keep is not None:
-        codes += start.to(device).expand(count, -1, -1).flatten(1)
-        kept = keep.flatten().cpu()
+    if not prior.causal:
+        raise ValueError("prior must be the causal one; fill_codes draws from the masked one")
+    _check_drawing(prior, count, temperature, top_k, top_p)
+    known, codes = _given(prior, count, start, keep)
+    if keep is not None and keep.dim() == 3:
+        raise ValueError("keep must be one mask [h, w] for all grids")
+    generator = torch.Generator(device=codes.device).manual_seed(seed)
     training, cache = prior.training, prior.cache(count)
     prior.eval()
-    first, fixed = 0, kept.tolist()
-    for position in tqdm(range(length), desc="sampling", unit="code", disable=not progress, leave=False):
+    first, fixed = 0, known[0].tolist()
+    for position in tqdm(range(prior.length), desc="sampling", unit="code", disable=not progress, leave=False):
         if fixed[position]:
             continue  # its key and value are computed with the next position that is drawn
         logits = prior(codes[:, : position + 1], cache, first)[:, -1]
@@ -54,7 +56,69 @@ def sample_codes(
         probabilities = filtered_probabilities(logits.float(), temperature, top_k, top_p)
         codes[:, position] = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
     prior.train(training)
-    return codes.view(count, grid, grid)
+    return codes.view(count, prior.grid, prior.grid)
+
+
+@torch.no_grad()
+def fill_codes(
+    prior: CodeTransformer,
+    count: int,
+    *,
+    steps: int = 16,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    risk: float = 1.0,
+    seed: int = 0,
+    start: Int64[Tensor, "s _ _"] | None = None,
+    keep: Bool[Tensor, "*_ _ _"] | None = None,
+    progress: bool = True,
+) -> Codes:
+    """Draw the unknown codes of grids from the masked prior, many at once, given the known ones on all sides.
+
+    At each step all unknown codes are drawn and the surest of them stay; how many follows a cosine, few at first
+    (Chang et al., "MaskGIT", arXiv:2202.04200, section 3.2).
+
+    Args:
+        count: how many grids.
+        steps: passes through the network; more is slower and, up to a point, better.
+        temperature, top_k, top_p: of the codes drawn, as in `sample_codes`.
+        risk: how much chance, besides sureness, decides which stay (the scale of Gumbel noise that shrinks to 0); at 0
+            grids become smooth and alike.
+        start: given codes, [count, h, w] or [1, h, w]; only with `keep`.
+        keep: where the given codes stay, [h, w], or [count, h, w] for each grid its own; without it all is drawn.
+
+    Raises:
+        ValueError: an argument outside its range, naming it.
+    """
+    if prior.causal:
+        raise ValueError("prior must be the masked one; sample_codes draws from the causal one")
+    _check_drawing(prior, count, temperature, top_k, top_p)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not risk >= 0:
+        raise ValueError(f"risk must be 0 or more, got {risk}")
+    known, codes = _given(prior, count, start, keep)
+    codes = codes.masked_fill(~known, prior.unknown)
+    generator = torch.Generator(device=codes.device).manual_seed(seed)
+    training, unknown = prior.training, (~known).sum(1)
+    prior.eval()
+    for step in tqdm(range(1, steps + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
+        left = (unknown * math.cos(0.5 * math.pi * step / steps)).floor().long() if step < steps else unknown * 0
+        open_ = codes == prior.unknown
+        logits = prior(codes).float().flatten(0, 1)
+        drawn = torch.multinomial(
+            filtered_probabilities(logits, temperature, top_k, top_p), 1, generator=generator
+        ).view(codes.shape)
+        uniform = torch.rand(codes.shape, generator=generator, device=codes.device)
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+        sureness = logits.log_softmax(-1).gather(1, drawn.view(-1, 1)).view(codes.shape)
+        sureness = sureness + risk * (1 - step / steps) * gumbel
+        rank = sureness.masked_fill(~open_, -torch.inf).argsort(1, descending=True).argsort(1)
+        stays = open_ & (rank < (open_.sum(1) - left)[:, None])
+        codes = torch.where(stays, drawn, codes)
+    prior.train(training)
+    return codes.view(count, prior.grid, prior.grid)
 
 
 def filtered_probabilities(
@@ -78,28 +142,34 @@ def random_codes(num_codes: int, count: int, grid: int, seed: int = 0) -> Codes:
     return torch.randint(num_codes, (count, grid, grid), generator=torch.Generator().manual_seed(seed))
 
 
-def _check_arguments(
-    prior: CodeTransformer,
-    count: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    start: Tensor | None,
-    keep: Tensor | None,
+def _check_drawing(
+    prior: CodeTransformer, count: int, temperature: float, top_k: int | None, top_p: float | None
 ) -> None:
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be greater than 0, got {temperature}")
     if top_k is not None and not 1 <= top_k <= prior.num_codes:
         raise ValueError(f"top_k must be in [1, {prior.num_codes}], got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}")
-    if (start is None) != (keep is None):
+
+
+def _given(
+    prior: CodeTransformer, count: int, start: Tensor | None, keep: Tensor | None
+) -> tuple[Bool[Tensor, "b n"], Int64[Tensor, "b n"]]:
+    """Which positions are known, and the codes there; both for every grid."""
+    device, shape = prior.head.weight.device, (prior.grid, prior.grid)
+    if start is None and keep is None:
+        known = torch.zeros(count, prior.length, dtype=torch.bool, device=device)
+        return known, torch.zeros(count, prior.length, dtype=torch.long, device=device)
+    if start is None or keep is None:
         raise ValueError("start and keep must be given together")
-    if start is not None and keep is not None:
-        shape = (prior.grid, prior.grid)
-        if tuple(keep.shape) != shape or tuple(start.shape[1:]) != shape or start.shape[0] not in (1, count):
-            raise ValueError(f"start must be [{count} or 1, {shape[0]}, {shape[1]}] and keep {list(shape)}")
-        if int(start.min()) < 0 or int(start.max()) >= prior.num_codes:
-            raise ValueError(f"start must hold codes in [0, {prior.num_codes})")
+    if tuple(start.shape) not in ((1, *shape), (count, *shape)):
+        raise ValueError(f"start must be [{count} or 1, {shape[0]}, {shape[1]}], got {list(start.shape)}")
+    if tuple(keep.shape) not in (shape, (count, *shape)):
+        raise ValueError(f"keep must be {list(shape)} or {[count, *shape]}, got {list(keep.shape)}")
+    if int(start.min()) < 0 or int(start.max()) >= prior.num_codes:
+        raise ValueError(f"start must hold codes in [0, {prior.num_codes})")
+    codes = start.to(device).expand(count, *shape).flatten(1).clone()
+    return keep.to(device).expand(count, *shape).flatten(1), codes

@@ -28,6 +28,10 @@ class Decoder(nn.Module):
         res_blocks: residual blocks per stage.
         latent_channels: channels of the input.
         attention_levels: levels that end with self-attention; level n is `2**n` times the size of the code grid.
+
+    Attributes:
+        reach: how far a code is seen in the image, in cells of the grid, but for what normalisation carries further
+            (GroupNorm's mean and variance are of the whole image).
     """
 
     def __init__(
@@ -53,6 +57,12 @@ class Decoder(nn.Module):
         layers += [make_norm(width, norm), make_activation(activation)]
         self.layers = nn.Sequential(*layers)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
+        # Each 3×3 convolution reaches one of its pixels further, which is 1/2^level of a cell; attention everywhere.
+        convolutions = [1 + 2 * res_blocks, *[1 + 2 * res_blocks] * len(channels)]
+        cells = sum(count / 2**level for level, count in enumerate(convolutions)) + 1 / 2 ** len(channels)
+        if upsample == "bilinear":
+            cells += sum(0.5 / 2**level for level in range(len(channels)))
+        self.reach = float("inf") if attention_levels else cells
 
     def forward(self, z_q: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         return torch.tanh(self.last(self.layers(z_q)))

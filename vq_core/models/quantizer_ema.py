@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 # Distances of so many pairs at once: 8 MB of fp32, which stays in a CPU's cache.
 _PAIRS_PER_CHUNK = 2**21
+# What the moving average of a code's uses starts at. At 1 an unused code passes for a living one for 190 steps.
+_FIRST_COUNT = 0.1
 
 
 class Quantized(NamedTuple):
@@ -89,8 +91,8 @@ class VectorQuantizerEMA(nn.Module):
         eps: Laplace smoothing of the counts, so that no code divides by zero.
         learning: "ema", or "gradient": the codebook is a parameter and `codebook_loss` carries its gradient.
 
-    Deviation from the paper: counts start at one and sums at the codebook itself, so that a code which no vector
-    chooses stays where it is.
+    Deviation from the paper: counts start at a tenth of a use and sums at the codebook times that, so that a code which
+    no vector chooses stays where it is, and is soon seen to be dead.
     """
 
     codebook: Tensor
@@ -116,8 +118,8 @@ class VectorQuantizerEMA(nn.Module):
             self.codebook = nn.Parameter(codebook)
         else:
             self.register_buffer("codebook", codebook)
-        self.register_buffer("ema_counts", torch.ones(num_codes))
-        self.register_buffer("ema_sums", codebook.clone())
+        self.register_buffer("ema_counts", torch.full((num_codes,), _FIRST_COUNT))
+        self.register_buffer("ema_sums", _FIRST_COUNT * codebook)
         # Gathered since the last step(); checkpoints are written between steps, where these are zero.
         self.register_buffer("pending_counts", torch.zeros(num_codes), persistent=False)
         self.register_buffer("pending_sums", torch.zeros(num_codes, code_dim), persistent=False)
@@ -126,8 +128,8 @@ class VectorQuantizerEMA(nn.Module):
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
         """Take over a codebook, such as k-means centres, and start the moving averages afresh."""
         self.codebook.copy_(codebook)
-        self.ema_counts.fill_(1.0)
-        self.ema_sums.copy_(codebook)
+        self.ema_counts.fill_(_FIRST_COUNT)
+        self.ema_sums.copy_(_FIRST_COUNT * codebook)
         self.forget()
 
     def forward(self, z_e: Float[Tensor, "b d h w"]) -> Quantized:

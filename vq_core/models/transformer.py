@@ -1,4 +1,4 @@
-"""The prior: a causal transformer over grids of codes."""
+"""The prior: one transformer over grids of codes, causal or masked."""
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ class KeyValueCache:
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.causal = heads, dropout, causal
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -37,31 +37,48 @@ class Block(nn.Module):
             keys[:, :, start : start + n] = k
             values[:, :, start : start + n] = v
             k, v = keys[:, :, : start + n], values[:, :, : start + n]
-        # Position start+i may look at all positions up to itself; a single new position at all there are.
-        mask = None
-        if n > 1 and start > 0:
+        # Causal: position start+i may look at all positions up to itself; a single new position at all there are.
+        mask, looks_back = None, self.causal and n > 1
+        if looks_back and start > 0:
             mask = torch.ones(n, start + n, dtype=torch.bool, device=x.device).tril(start)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None and n > 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None and looks_back)
         x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(b, n, d)), dropout)
         return x + self.mlp(self.norm2(x))
 
 
+# Where the codes are that a position is given at its input, as (rows down, columns right) from it. Causal: those
+# before it in raster order; masked: itself, which may be unknown, and what lies around it.
+_BEFORE = ((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0))  # the first also from the end of the row above
+_AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
+
+
 class CodeTransformer(nn.Module):
-    """Predicts each code of a grid from those before it in raster order (left to right, top to bottom).
+    """Predicts the codes of a grid from those that are known.
 
-    codes [32, 256] of a 16×16 grid, num_codes=1024 → logits [32, 256, 1024]; logits[:, t] depends on codes[:, :t].
+    codes [32, 256] of a 16×16 grid, num_codes=1024 → logits [32, 256, 1024].
 
-    What stands at position t is the sum of the embeddings of its neighbours that are already known (the one before in
-    raster order, above, above right; a learned "none" at the border) and of its row and column. A plain language
-    model would only be given the first and have to find the others by attention: handing them over costs nothing.
+    Causal (`causal=True`): each code from those before it in raster order, left to right and top to bottom;
+    logits[:, t] depends on codes[:, :t]. Masked (`causal=False`): each unknown code, given as `model.unknown`, from all
+    known ones, before and behind it (Chang et al., "MaskGIT", arXiv:2202.04200).
+
+    What stands at position t is the sum of the embeddings of the known codes next to it (a learned "unknown" where
+    there is none) and of its row and column. A plain language model would be given one code and have to find the
+    others by attention: handing them over costs nothing. And codes are no words: which of them look alike is known
+    from the codebook. `set_codebook` hands that over too; beside the embeddings the neighbours' codebook vectors go
+    in through a small MLP, and the logits gain the products of a predicted vector with all of them.
 
     Args:
         num_codes: K.
         grid: side of the grid of codes.
         dim: width; a multiple of heads.
         dropout: after attention and MLP, in training.
+        causal: which of the two ways.
+        code_dim: D, columns of the codebook.
     """
+
+    beside: Tensor
+    looks: Tensor
 
     def __init__(
         self,
@@ -71,19 +88,38 @@ class CodeTransformer(nn.Module):
         layers: int = 8,
         heads: int = 8,
         dropout: float = 0.1,
+        causal: bool = True,
+        code_dim: int = 256,
     ) -> None:
         super().__init__()
-        self.num_codes, self.grid, self.dim, self.heads = num_codes, grid, dim, heads
-        self.length = grid * grid
-        self.neighbours = nn.ModuleList([nn.Embedding(num_codes + 1, dim) for _ in range(3)])
+        self.num_codes, self.grid, self.dim, self.heads, self.causal = num_codes, grid, dim, heads, causal
+        self.length, self.unknown = grid * grid, num_codes
+        ways = _BEFORE if causal else _AROUND
+        beside = _positions(grid, ways)
+        if causal:  # else the first codes of a row would know nothing of the last one above
+            beside[0] = torch.arange(self.length).roll(1)
+            beside[0, 0] = self.length
+        self.register_buffer("beside", beside, persistent=False)
+        self.neighbours = nn.ModuleList([nn.Embedding(num_codes + 1, dim) for _ in ways])
+        # Of every code, and zero for "unknown": its codebook vector, standardised.
+        self.register_buffer("looks", torch.zeros(num_codes + 1, code_dim))
+        self.from_looks = nn.Sequential(nn.Linear(len(ways) * code_dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.to_looks = nn.Linear(dim, code_dim)
         self.rows, self.columns = nn.Embedding(grid, dim), nn.Embedding(grid, dim)
-        self.blocks = nn.ModuleList([Block(dim, heads, dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(dim, heads, dropout, causal) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_codes)
         self.apply(self._init)
         for name, weight in self.blocks.named_parameters():  # residual branches start small, as in GPT-2
             if name.endswith(("out.weight", "mlp.2.weight")):
                 nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5)
+
+        nn.init.zeros_(self.to_looks.weight)
+
+    @torch.no_grad()
+    def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
+        """Tell which codes look alike: the codebook that the codes come from. Without it they are mere numbers."""
+        self.looks[:-1] = (codebook - codebook.mean(0)) / codebook.std()
 
     @staticmethod
     def _init(module: nn.Module) -> None:
@@ -102,29 +138,32 @@ class CodeTransformer(nn.Module):
         """Logits of positions `start` … n − 1 (without a cache: of all, which is what training uses).
 
         Args:
-            codes: the first n codes of each grid; those from position n − 1 on are never looked at.
-            cache: holds the positions before `start`, and takes up those computed now.
+            codes: causal: the first n codes of each grid; those from position n − 1 on are never looked at.
+                Masked: all of them, `unknown` where they are not known.
+            cache: holds the positions before `start`, and takes up those computed now; causal only.
             start: first position to compute; only with a cache.
         """
-        x = self._embed(codes)[:, start:]
+        x = self._embed(codes, start)
         for number, block in enumerate(self.blocks):
             layer = (cache.keys[number], cache.values[number]) if cache is not None else None
             x = block(x, layer, start)
-        return self.head(self.norm(x))
+        x = self.norm(x)
+        return self.head(x) + self.to_looks(x) @ self.looks[:-1].T
 
-    def _embed(self, codes: Int64[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+    def _embed(self, codes: Int64[Tensor, "b n"], start: int) -> Float[Tensor, "b m d"]:
         n = codes.shape[1]
-        position = torch.arange(n, device=codes.device)
-        row, column = position // self.grid, position % self.grid
-        x = self.rows(row) + self.columns(column)
-        # (distance back in raster order, where that neighbour exists)
-        ways = (
-            (1, position > 0),
-            (self.grid, row > 0),
-            (self.grid - 1, (row > 0) & (column < self.grid - 1)),
-        )
-        none = self.num_codes
-        for table, (back, exists) in zip(self.neighbours, ways, strict=True):
-            shifted = F.pad(codes, (back, 0), value=none)[:, :n]
-            x = x + table(torch.where(exists, shifted, none))
-        return x
+        position = torch.arange(start, n, device=codes.device)
+        x = self.rows(position // self.grid) + self.columns(position % self.grid)
+        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n]]  # [b, ways, m]
+        for way, table in enumerate(self.neighbours):
+            x = x + table(known[:, way])
+        return x + self.from_looks(self.looks[known].transpose(1, 2).flatten(2))
+
+
+def _positions(grid: int, ways: tuple[tuple[int, int], ...]) -> Int64[Tensor, "ways n"]:
+    """In raster order, the position that lies some way off each position; n where that is outside the grid."""
+    index = torch.full((grid + 4, grid + 4), grid * grid)
+    index[2:-2, 2:-2] = torch.arange(grid * grid).view(grid, grid)
+    return torch.stack(
+        [index[2 + down : 2 + down + grid, 2 + right : 2 + right + grid].flatten() for down, right in ways]
+    )

@@ -39,7 +39,7 @@ def diagnose(kind: str, rows: Rows, config: Config, ended: bool = False) -> list
     """What goes wrong in a run, by its logged rows so far; empty while nothing does, or too little is known.
 
     Args:
-        kind: kmeans, phase1, phase2 or prior.
+        kind: kmeans, phase1, phase2, prior or masked.
         rows: as `Run.history()` gives them.
         config: of the run.
         ended: whether the run is over, before its last step too.
@@ -116,7 +116,8 @@ def _blur(kind: str, rows: Rows, config: Config, ended: bool) -> Finding | None:
 
 
 def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
-    name, what = ("bits", "bits per token") if kind == "prior" else ("rec", "L_rec")
+    of_codes = kind in ("prior", "masked")
+    name, what = ("bits", "bits per token") if of_codes else ("rec", "L_rec")
     val = [(row["step"], row[f"val/{name}"]) for row in rows if f"val/{name}" in row]
     train = _values(rows, f"train/{name}")
     if len(val) < 3 or len(train) < 5:
@@ -131,13 +132,13 @@ def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
     ]
     if not any(signs):
         return None
-    data, patience = config.data, config.prior.patience if kind == "prior" else config.train.patience
+    data, patience = config.data, config.prior.patience if of_codes else config.train.patience
     jitter = [f"data.{n}=0.2" for n in ("brightness", "contrast", "saturation") if getattr(data, n) < 0.2]
     since = sum(step > best_step for step, _ in val)
     switches = [
-        *(["data.flip=0.5" if not data.flip else "", *jitter] if kind != "prior" else []),
-        f"prior.dropout={config.prior.dropout + 0.1:g}" if kind == "prior" else "",
-        f"{'prior' if kind == 'prior' else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
+        *(["data.flip=0.5" if not data.flip else "", *jitter] if not of_codes else []),
+        f"prior.dropout={config.prior.dropout + 0.1:g}" if of_codes else "",
+        f"{'prior' if of_codes else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
         "more images",
     ]
     return _finding("T4", "overfitting: " + ", ".join(filter(None, signs)), switches)

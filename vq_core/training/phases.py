@@ -24,7 +24,7 @@ from vq_core.data.ingest import PackedImages
 from vq_core.training.callbacks import Bar, Checkpoints, Pictures, Stopped, StoppedEarly, signals_given_back
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
-from vq_core.training.prior_module import CodesDataModule, PriorModel
+from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.runs import History, Run, RunError, find_run, relevant_settings
 from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings
@@ -50,7 +50,7 @@ def _run_on(kind: str, config: Config, fingerprint: str) -> Run:
 
 def _parent(kind: str, config: Config) -> str | None:
     """The training whose result another one starts from."""
-    if kind == "prior":
+    if kind in ("prior", "masked"):
         return "phase2"
     if kind == "phase2" and config.phase2.start_from == "phase1":
         return "phase1"
@@ -66,6 +66,7 @@ def finished(kind: str, config: Config) -> Run:
             "phase1": "02_phase1_vqvae",
             "phase2": "03_phase2_vqgan",
             "prior": "04_phase3_prior",
+            "masked": "04_phase3_prior",
         }[kind]
         raise RunError(
             f"{run.folder}: no finished {kind} run with these settings; run notebook {notebook} first, with the same "
@@ -114,7 +115,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     except torch.cuda.OutOfMemoryError:
         advice = (
             "set a smaller prior.batch_size"
-            if module.kind == "prior"
+            if module.kind in ("prior", "masked")
             else "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
         )
         _end_other_processes(trainer)
@@ -259,19 +260,33 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
     return _finish(run, module, {})
 
 
-def train_prior(config: Config, view: View | None = None) -> Run:
-    """Phase 3, the prior, on the codes of Phase 2's best autoencoder."""
-    run, packed = _begin("prior", config)
+def train_prior(config: Config, view: View | None = None, kind: PriorKind = "prior") -> Run:
+    """Phase 3, the causal prior or the masked one, on the codes of Phase 2's best autoencoder."""
+    run, packed = _begin(kind, config)
     if run.done:
         return run
-    module = PriorModel(config)  # before the codes: extracting them may use up random numbers
-    codes = extract_codes(finished("phase2", config), config)
+    module = PriorModel(config, kind)
+    autoencoder = finished("phase2", config)
+    with torch.random.fork_rng(devices=[]):
+        module.transformer.set_codebook(VQVAEModel.load(autoencoder.best).quantizer.codebook)
+    codes = np.stack([extract_codes(autoencoder, config, flipped=flipped) for flipped in (False, True)])
     train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
     fit(run, module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), train, val), view, None)
     return _finish(run, module, {"parameters": sum(p.numel() for p in module.parameters())})
 
 
-TRAININGS = {"kmeans": train_kmeans, "phase1": train_phase1, "phase2": train_phase2, "prior": train_prior}
+def train_masked(config: Config, view: View | None = None) -> Run:
+    """The same transformer trained to fill in masked codes: for regions, and for drawing many codes at once."""
+    return train_prior(config, view, "masked")
+
+
+TRAININGS = {
+    "kmeans": train_kmeans,
+    "phase1": train_phase1,
+    "phase2": train_phase2,
+    "prior": train_prior,
+    "masked": train_masked,
+}
 
 
 def start_from_kmeans(module: VQVAEModel, run: Run) -> None:
@@ -299,24 +314,28 @@ def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> 
 
 
 @torch.no_grad()
-def extract_codes(run: Run, config: Config, batch: int = 64) -> UInt16[np.ndarray, "n h w"]:
-    """Codes of all packed images by a run's best autoencoder; computed once and kept in `codes.npy` of the run."""
-    path, packed = run.folder / "codes.npy", load_images(config)
+def extract_codes(run: Run, config: Config, batch: int = 64, flipped: bool = False) -> UInt16[np.ndarray, "n h w"]:
+    """Codes of all packed images (or of their mirror images) by a run's best autoencoder.
+
+    Computed once and kept in `codes.npy` (`codes-flipped.npy`) of the run.
+    """
+    path, packed = run.folder / ("codes-flipped.npy" if flipped else "codes.npy"), load_images(config)
     known = path.is_file() and path.stat().st_mtime >= (packed.folder / "images.npy").stat().st_mtime
     if is_main_process() and not known:
-        _write_codes(path, run, packed, config, batch)
+        _write_codes(path, run, packed, config, batch, flipped)
     barrier()
     return np.load(path)
 
 
-def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, batch: int) -> None:
+def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, batch: int, flipped: bool) -> None:
     device = pick_device(config)
-    model = VQVAEModel.load(run.best).to(device)
+    with torch.random.fork_rng(devices=[]):  # a training draws the same whether the codes were there or not
+        model = VQVAEModel.load(run.best).to(device)
     batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // batch))
-    parts = [
-        model.encode(images_of(packed, rows).to(device)).cpu().numpy()
-        for rows in tqdm(batches, desc="codes", unit="batch", leave=False)
-    ]
+    parts = []
+    for rows in tqdm(batches, desc="codes of flipped images" if flipped else "codes", unit="batch", leave=False):
+        x = images_of(packed, rows).to(device)
+        parts.append(model.encode(x.flip(-1) if flipped else x).cpu().numpy())
     codes = np.concatenate(parts).astype(np.uint16)
     draft = path.with_suffix(".part.npy")
     np.save(draft, codes)

@@ -23,8 +23,9 @@ _GROUPS = {
     "kmeans": ("model", "kmeans", "loss", "optim", "phase1", "train", "data"),
     "phase1": ("model", "quantizer", "loss", "optim", "phase1", "train", "data"),
     "phase2": ("model", "quantizer", "loss", "discriminator", "optim", "phase2", "train", "data"),
-    "prior": ("model", "prior", "optim"),
+    "prior": ("model", "prior", "optim", "data"),
 }
+_GROUPS["masked"] = _GROUPS["prior"]
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
 _HABITS = {"device", "devices", "bad_steps", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
 _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
@@ -37,7 +38,8 @@ _IGNORED = {
     },
     "phase1": {"data": _CLEANING, "train": _HABITS, "loss": _GAN},
     "phase2": {"data": _CLEANING, "train": _HABITS},
-    "prior": {},
+    "prior": {"data": _CLEANING},
+    "masked": {"data": _CLEANING},
 }
 
 
@@ -58,7 +60,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Which training: kmeans, phase1, phase2 or prior."""
+        """Which training: kmeans, phase1, phase2, prior or masked."""
         return self.name.split("-")[0]
 
     @property

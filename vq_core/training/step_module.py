@@ -40,6 +40,7 @@ class StepModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.config = config
+        self.optimizer_names: tuple[str, ...] = ("", "_discriminator")  # as they end in the logs
         self.steps_done = 0
         self.best = math.inf
         self.validations_since_best = 0
@@ -74,9 +75,9 @@ class StepModule(L.LightningModule):
         scaler, players = self._scaler, self.players()
         for optimizer, _ in players if scaler is not None else ():
             scaler.unscale_(optimizer.optimizer)
-        for name, (_, parameters) in zip(("grad_norm", "grad_norm_discriminator"), players, strict=False):
+        for name, (_, parameters) in zip(self.optimizer_names, players, strict=False):
             norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip)
-            self._step_sums[name] = norm * self.accumulate  # the sums are of `accumulate` batches
+            self._step_sums[f"grad_norm{name}"] = norm * self.accumulate  # the sums are of `accumulate` batches
         sums = torch.stack([value.float() for value in self._step_sums.values()])
         # Gradients are the same on every rank, losses are not: the ranks must decide alike.
         finite = float(total((~sums.isfinite()).float().sum())) == 0
@@ -194,8 +195,8 @@ class StepModule(L.LightningModule):
             )
         self.seconds += now - since
         self._clock = (self.steps_done, now)
-        for number, optimizer in enumerate(self._optimizers()):
-            means["lr" if number == 0 else "lr_discriminator"] = optimizer.param_groups[0]["lr"]
+        for name, optimizer in zip(self.optimizer_names, self._optimizers(), strict=False):
+            means[f"lr{name}"] = optimizer.param_groups[0]["lr"]
         self._sums, self._count = {}, 0
         self.record({f"train/{name}": value for name, value in means.items()})
 

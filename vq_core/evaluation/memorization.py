@@ -1,0 +1,74 @@
+"""Is it new? How near generated images come to training images, against how near unseen real ones do."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from sklearn.neighbors import NearestNeighbors
+
+from vq_core.data.packed import PackedImages
+
+Pictures = UInt8[np.ndarray, "b h w 3"]
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Distances to the nearest training image, of samples and of held-out images, and what they say."""
+
+    samples: Float[np.ndarray, "b"]
+    held_out: Float[np.ndarray, "h"]
+    rows: Int[np.ndarray, "b"]  # of the training image nearest to each sample, in the packed images
+
+    @property
+    def nearer(self) -> float:
+        """Probability that a sample is nearer to a training image than a held-out image is: 0.5 for real images."""
+        return float(
+            (self.samples[:, None] < self.held_out).mean() + (self.samples[:, None] == self.held_out).mean() / 2
+        )
+
+    @property
+    def copies(self) -> float:
+        """Share of samples nearer to a training image than 99 % of held-out images are: 0.01 for real images."""
+        return float((self.samples < np.quantile(self.held_out, 0.01)).mean())
+
+
+def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures | None = None) -> Novelty:
+    """Compare generated pictures with training images.
+
+    Args:
+        samples: decoded from a prior's codes.
+        packed: the training and held-out images.
+        reconstructed: held-out images through the same decoder; in place of the images themselves, which are sharper
+            than any sample and lie further away for that reason alone.
+    """
+    distance, rows = nearest_training(samples, packed)
+    held_out = packed.images[packed.val_rows] if reconstructed is None else reconstructed
+    return Novelty(distance[:, 0], nearest_training(held_out, packed)[0][:, 0], rows[:, 0])
+
+
+def nearest_training(
+    images: Pictures, packed: PackedImages, neighbours: int = 1
+) -> tuple[Float[np.ndarray, "b m"], Int[np.ndarray, "b m"]]:
+    """Nearest training images, as they are or mirrored, and their rows.
+
+    The distance is the root mean squared difference of 32×32 thumbnails (0 to 255).
+    """
+    known = _thumbnails(packed.images[packed.train_rows])
+    both = np.concatenate([known, known[:, :, ::-1]]).reshape(2 * len(known), -1)
+    asked = _thumbnails(images).reshape(len(images), -1)
+    # An image close to its own mirror image would come twice.
+    distance, index = NearestNeighbors(n_neighbors=min(2 * neighbours, len(both))).fit(both).kneighbors(asked)
+    index %= len(known)
+    first = np.array([np.sort(np.unique(line, return_index=True)[1])[:neighbours] for line in index])
+    distance, index = np.take_along_axis(distance, first, 1), np.take_along_axis(index, first, 1)
+    return distance / both.shape[1] ** 0.5, packed.train_rows[index]
+
+
+def _thumbnails(images: Pictures) -> Float[np.ndarray, "b side side 3"]:
+    return cell_means(images, min(32, images.shape[1])).astype(np.float32)
+
+
+def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
+    """Mean colours of a grid of `side` × `side` cells; pixels beyond the last whole cell are left out."""
+    n, cell = len(images), images.shape[1] // side
+    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))
