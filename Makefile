@@ -28,6 +28,7 @@ lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(VENV)/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
 	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= --override-ini=filterwarnings=default -q -s
 
 sync: $(VENV)/installed

@@ -85,7 +85,7 @@ def train(config: Any, stage: str, resume: bool) -> None:
     from vq_core.evaluation.experiments import evaluate_run
     from vq_core.training.phases import TRAININGS, run_for
     from vq_core.training.ranks import is_main_process
-    from vq_core.training.runs import RunError
+    from vq_core.training.runs import PRIORS, RunError
 
     if is_main_process():
         prepare_images(config)
@@ -94,7 +94,7 @@ def train(config: Any, stage: str, resume: bool) -> None:
     run = TRAININGS[stage](config)
     if not is_main_process():
         return
-    figures = evaluate_run(run, config) if stage not in ("prior", "masked") else run.result()
+    figures = evaluate_run(run, config) if stage not in PRIORS else run.result()
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
     click.echo(f"{run.folder}")

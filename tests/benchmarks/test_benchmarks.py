@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+import pytest
 import torch
 from sklearn.cluster import KMeans
+from transformers import GPT2Config, GPT2LMHeadModel
 from vector_quantize_pytorch import VectorQuantize
 
 from vq_core.config import load_config
@@ -99,23 +101,39 @@ def test_kmeans_against_scikit_learn() -> None:
     print(f"k-means: {ours / theirs:.3f} of scikit-learn's inertia")
 
 
-def test_sampling_with_and_without_cache() -> None:
-    """Sixteen rows of codes from a prior of the demo's size."""
-    config = load_config("demo")
-    model = CodeTransformer(
-        config.model.num_codes, 16, config.prior.dim, config.prior.layers, config.prior.heads
-    ).eval()
+def prior_of_22_million() -> CodeTransformer:
+    return CodeTransformer(num_codes=1024, grid=16, dim=512, layers=6, heads=8, dropout=0.0).eval()
 
-    @torch.no_grad()
-    def without() -> None:
-        codes = torch.zeros(8, 256, dtype=torch.long)
-        for position in range(256):
-            logits = model(codes[:, : position + 1])[:, -1]
-            codes[:, position] = torch.multinomial(logits.softmax(-1), 1)[:, 0]
 
-    cached = seconds(lambda: sample_codes(model, 8, progress=False), 1)
-    plain = seconds(without, 1)
-    print(f"\n8 samples: {cached:.2f} s with cache, {plain:.2f} s without: {plain / cached:.1f} times as fast")
+@torch.no_grad()
+def sampling_without_cache(model: CodeTransformer, count: int, positions: range) -> float:
+    """Seconds for a whole grid when each code costs a pass over all before it, from some evenly spread positions."""
+    codes = torch.randint(model.num_codes, (count, model.length))
+    times = []
+    for position in positions:
+        started = time.perf_counter()
+        torch.multinomial(model(codes[:, : position + 1])[:, -1].softmax(-1), 1)
+        times.append(time.perf_counter() - started)
+    return sum(times) / len(times) * model.length
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_sampling_against_no_cache_and_hugging_face(count: int) -> None:
+    """256 codes of `count` grids from priors of 22 million parameters, in one run: ours with its cache, ours without,
+    and GPT-2 of the same size by `generate` with its cache."""
+    ours = prior_of_22_million()
+    settings = GPT2Config(vocab_size=1025, n_positions=257, n_embd=512, n_layer=7, n_head=8, bos_token_id=1024)
+    peer = GPT2LMHeadModel(settings).eval()
+    start = torch.full((count, 1), 1024)
+    drawing = {"do_sample": True, "min_new_tokens": 256, "max_new_tokens": 256, "use_cache": True, "top_k": 0}
+    drawing |= {"eos_token_id": None, "pad_token_id": 1024}
+    cached = seconds(lambda: sample_codes(ours, count, progress=False))
+    plain = sampling_without_cache(ours, count, range(0, 256, 16 if count > 1 else 4))
+    theirs = seconds(lambda: peer.generate(start, attention_mask=torch.ones_like(start), **drawing), 1)
+    sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours, peer)]
+    print(f"\n{count} grids, {sizes[0]:.1f} M parameters (GPT-2: {sizes[1]:.1f} M): {cached:.2f} s with the cache")
+    print(f"without: {plain:.1f} s, {plain / cached:.1f} times")
+    print(f"GPT-2's generate: {theirs:.2f} s, {theirs / cached:.2f} times")
 
 
 def test_images_per_second_of_the_demo() -> None:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from vq_core.config import Config
+from vq_core.training.runs import PRIORS
 
 # What separates the runs that went wrong on purpose from healthy ones (tests/training/test_diagnosis.py).
 FEW_CODES = 0.5  # T1: share of codes that validation images use
@@ -116,7 +117,7 @@ def _blur(kind: str, rows: Rows, config: Config, ended: bool) -> Finding | None:
 
 
 def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
-    of_codes = kind in ("prior", "masked")
+    of_codes = kind in PRIORS
     name, what = ("bits", "bits per token") if of_codes else ("rec", "L_rec")
     val = [(row["step"], row[f"val/{name}"]) for row in rows if f"val/{name}" in row]
     train = _values(rows, f"train/{name}")

@@ -26,7 +26,7 @@ from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
 from vq_core.training.ranks import barrier, is_main_process
-from vq_core.training.runs import History, Run, RunError, find_run, relevant_settings
+from vq_core.training.runs import PRIORS, History, Run, RunError, find_run, relevant_settings
 from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
@@ -50,7 +50,7 @@ def _run_on(kind: str, config: Config, fingerprint: str) -> Run:
 
 def _parent(kind: str, config: Config) -> str | None:
     """The training whose result another one starts from."""
-    if kind in ("prior", "masked"):
+    if kind in PRIORS:
         return "phase2"
     if kind == "phase2" and config.phase2.start_from == "phase1":
         return "phase1"
@@ -115,7 +115,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     except torch.cuda.OutOfMemoryError:
         advice = (
             "set a smaller prior.batch_size"
-            if module.kind in ("prior", "masked")
+            if module.kind in PRIORS
             else "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
         )
         _end_other_processes(trainer)

@@ -15,10 +15,11 @@ from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import enough_images, stretch_loader, val_loader
 from vq_core.models import CodeTransformer
 from vq_core.training.ranks import total
+from vq_core.training.runs import PRIORS
 from vq_core.training.state import checkpoint_file, fitting, load_checkpoint
 from vq_core.training.step_module import StepModule
 
-PriorKind = Literal["prior", "masked"]
+PriorKind = Literal["prior", "masked"]  # runs.PRIORS
 Sequences = Int64[Tensor, "b n"]
 
 
@@ -86,7 +87,7 @@ class PriorModel(StepModule):
     def load(cls, run_or_checkpoint: str | Path) -> "PriorModel":
         """The prior of a run's best checkpoint, or of a given file, in eval mode. Raises `CheckpointError`."""
         path = checkpoint_file(run_or_checkpoint)
-        state = load_checkpoint(path, ("prior", "masked"))
+        state = load_checkpoint(path, PRIORS)
         with fitting(path):
             model = cls(config_from_dict(state["config"]), state["kind"])
             model.load_state_dict(state["model"])
@@ -121,7 +122,7 @@ class PriorModel(StepModule):
         self.finish_batch({"bits": bits}, len(codes))
 
     def players(self) -> list[tuple[Any, list[torch.nn.Parameter]]]:
-        optimizers = self.optimizers()
+        optimizers: Any = self.optimizers()
         parts = [[p for group in o.param_groups for p in group["params"]] for o in optimizers]
         return list(zip(optimizers, parts, strict=True))
 

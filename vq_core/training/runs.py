@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vq_core.config import Config, data_dir
 
+PRIORS = ("prior", "masked")  # kinds of runs that learn codes
 # Settings that decide what each kind of run computes; the rest (logging, device, sweep …) does not change its name.
 _GROUPS = {
     "kmeans": ("model", "kmeans", "loss", "optim", "phase1", "train", "data"),
