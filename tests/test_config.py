@@ -157,6 +157,11 @@ def test_watching_a_figure_that_is_not_computed() -> None:
         load_config("full", ["train.monitor=val_perceptual", "loss.perceptual=0"])
 
 
+def test_the_priors_batch_is_split_too() -> None:
+    with pytest.raises(ConfigError, match=r"^prior\.batch_size 30 cannot be split over train\.devices=4$"):
+        load_config("full", ["train.devices=4", "prior.batch_size=30"])
+
+
 def test_several_mistakes_are_counted() -> None:
     with pytest.raises(ConfigError, match=r"\(and 1 more\)$"):
         load_config("full", ["model.num_codes=0", "phase1.lr=-1"])

@@ -228,6 +228,10 @@ class Config(_Group):
             raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
+        if self.prior.batch_size % self.train.devices:
+            raise ValueError(
+                f"prior.batch_size {self.prior.batch_size} cannot be split over train.devices={self.train.devices}"
+            )
         sizes = [size >> (level + 1) for level in range(len(model.channels))]
         if model.num_codes >= 8192:
             warnings.warn(f"model.num_codes={model.num_codes} is more than some 10,000 images can fill", stacklevel=2)

@@ -98,7 +98,7 @@ class AnimeDataModule(L.LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return x
         module: Any = self.trainer.lightning_module
-        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + module.batches_done) * 64)
+        generator = torch.Generator().manual_seed(module.batch_seed(0))
         return augment(x, self.config.data, generator, (self.trainer.global_rank, self.trainer.world_size))
 
     def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from vq_core.data.packed import PackedImages
 
-Pictures = UInt8[np.ndarray, "b h w 3"]
+Pictures = UInt8[np.ndarray, "_ h w 3"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures | N
 
 def nearest_training(
     images: Pictures, packed: PackedImages, neighbours: int = 1
-) -> tuple[Float[np.ndarray, "b m"], Int[np.ndarray, "b m"]]:
+) -> tuple[Float[np.ndarray, "_ m"], Int[np.ndarray, "_ m"]]:
     """Nearest training images, as they are or mirrored, and their rows.
 
     The distance is the root mean squared difference of 32×32 thumbnails (0 to 255).

@@ -48,7 +48,9 @@ class CodesDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             module: Any = self.trainer.lightning_module
             rank, world = self.trainer.global_rank, self.trainer.world_size
-            draw = torch.rand(len(batch) * world, generator=module.generator(0))[rank::world]
+            draw = torch.rand(len(batch) * world, generator=torch.Generator().manual_seed(module.batch_seed(0)))[
+                rank::world
+            ]
             flipped = (draw < self.config.data.flip).long()
         return self.codes[flipped, batch.cpu()].long().to(batch.device)
 
@@ -108,15 +110,12 @@ class PriorModel(StepModule):
         bits = self.bits(codes, masks)
         return bits.mean(1) if masks is None else bits.sum(1) / masks.sum(1)
 
-    def generator(self, purpose: int) -> torch.Generator:
-        """Random numbers of this batch of training: a function of the seed and of the batches before it."""
-        return torch.Generator().manual_seed((self.config.seed * 1_000_003 + self.batches_done) * 64 + purpose)
-
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         masks = None
         if self.kind == "masked":
             rank, world = self.global_rank, self.trainer.world_size
-            masks = random_masks(len(codes) * world, codes.shape[1], self.generator(2))[rank::world].to(codes.device)
+            generator = torch.Generator().manual_seed(self.batch_seed(1))
+            masks = random_masks(len(codes) * world, codes.shape[1], generator)[rank::world].to(codes.device)
         bits = self.mean_bits(codes, masks).mean()
         self.manual_backward(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))

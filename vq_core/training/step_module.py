@@ -123,6 +123,10 @@ class StepModule(L.LightningModule):
         """Training batches behind this one, over all that came before an interruption too."""
         return self.steps_done * self.accumulate + self._batches % self.accumulate
 
+    def batch_seed(self, purpose: int) -> int:
+        """Seed of this batch's random numbers: a function of the seed, the batches before it and what they are for."""
+        return (self.config.seed * 1_000_003 + self.batches_done) * 64 + purpose
+
     @property
     def at_step_boundary(self) -> bool:
         """Whether no batch of an unfinished step is under way: only then can the state be saved."""

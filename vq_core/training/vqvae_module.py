@@ -162,7 +162,7 @@ class VQVAEModel(StepModule):
         terms = self.autoencoder_terms(x, out)
         loss, gan = self.weighted(terms), self.adversary if self.gan_weight > 0 else None
         if gan is not None:
-            share, seed = (self.global_rank, self.trainer.world_size), self._augmentation_seed()
+            share, seed = (self.global_rank, self.trainer.world_size), self.batch_seed(1)
             terms["gan"] = gan.fooling(out.x_rec, seed, share)
             terms["gan_weight"] = self._gan_factor(loss, terms["gan"])
             loss = loss + terms["gan_weight"] * terms["gan"]
@@ -180,9 +180,6 @@ class VQVAEModel(StepModule):
             return weight
         scale = self._scaler.get_scale() if self._scaler is not None else 1.0
         return weight * adaptive_factor(other, gan, self.decoder.last.weight, cap, scale)
-
-    def _augmentation_seed(self) -> int:
-        return (self.config.seed * 1_000_003 + self.batches_done) * 64 + 1  # beside that of the data's augmentation
 
     def autoencoder_terms(self, x: Images, out: Reconstruction) -> dict[str, Tensor]:
         """The unweighted terms of the loss, but for the GAN's."""
