@@ -103,7 +103,8 @@ prior = PriorModel.load(run.folder).transformer.to(device)
 model = VQVAEModel.load(autoencoder.folder).to(device)
 count = 64 if config.profile != "smoke" else 8
 samples = sample_codes(prior, count, seed=config.seed, temperature=0.9, top_p=0.95)
-plots.image_grid(to_pictures(model.decode(samples)), columns=16, side=0.72)
+pictures = to_pictures(model.decode(samples))
+plots.image_grid(pictures, columns=16, side=0.72)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise).
@@ -115,7 +116,6 @@ plots.image_grid(to_pictures(model.decode(samples)), columns=16, side=0.72)
 # samples come with how near reconstructions of held-out images do.
 
 # %% tags=["picture-nearest"]
-pictures = to_pictures(model.decode(samples))
 new = novelty(pictures, packed, to_pictures(reconstruct_held_out(model, packed)))
 run.update_result({"samples_nearer": new.nearer, "samples_copies": new.copies})
 plots.rows_of_images({"samples": pictures[:12], "nearest": packed.images[new.rows[:12]]})
@@ -201,7 +201,8 @@ strips = [torch.cat([model.decode(g[None]), images]) for g, images in zip(given,
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
 # %% [markdown]
-# **You should see** the reconstruction on the left, then five faces that differ in the middle and nowhere else.
+# **You should see** the reconstruction on the left, then five faces that differ in the middle; around it only as far as the
+# decoder carries a change.
 
 # %% [markdown]
 # ## 12. Edits by hand
@@ -211,19 +212,19 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # %% tags=["picture-edit"]
 one, other = given[:1], given[1:2]
 top = editing.region(side, (0, side // 4), (0, side))
-common, rarer = torch.bincount(one.flatten()).topk(2).indices.tolist()
+common, rarer = torch.bincount(one.flatten(), minlength=config.model.num_codes).topk(2).indices.tolist()
 changes = {
     "copied": editing.copy_region(one, other, top),
     "painted": editing.paint(one, top, common),
     "replaced": editing.replace_code(one, common, rarer),
 }
-edits = {"before, donor": model.decode(torch.cat([one, other]))}
-edits |= {name: editing.decode_edited(model, one, after) for name, after in changes.items()}
-plots.rows_of_images({name: to_pictures(images) for name, images in edits.items()}, side=1.3)
+edited = [editing.decode_edited(model, one, after) for after in changes.values()]
+edits = torch.cat([model.decode(torch.cat([one, other])), *edited])
+plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *changes], side=1.7)
 
 # %% [markdown]
-# **You should see** another's hair, a plain band, and a change of one shade; the face below the first two is untouched, to
-# the last bit beyond the decoder's reach.
+# **You should see** another's hair, a plain band, and a change of one shade; beyond the decoder's reach the first two
+# leave every pixel as it was.
 
 # %% [markdown]
 # ## 13. Variations

@@ -103,23 +103,30 @@ def train(config: Any, stage: str, resume: bool) -> None:
 @main.command()
 @click.option("--stage", type=click.Choice(["kmeans", "phase1", "phase2"]), default="phase2", show_default=True)
 @click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), default=None, help="Also LPIPS with this network.")
+@click.option("--frechet", is_flag=True, help="Also Fréchet distances in SqueezeNet's features, of samples too.")
 @_shared
-def evaluate(config: Any, stage: str, lpips: Any) -> None:
-    """Figures of an autoencoder on all validation images."""
+def evaluate(config: Any, stage: str, lpips: Any, frechet: bool) -> None:
+    """Figures of an autoencoder on all validation images; with --frechet, of samples from the causal prior too."""
+    import torch
+
     from vq_core.data.datamodule import load_images
-    from vq_core.evaluation.report import reconstruction_figures
+    from vq_core.evaluation.report import frechet_figures, reconstruction_figures
+    from vq_core.generation.sampling import sample_codes
     from vq_core.training.losses import PerceptualLoss
-    from vq_core.training.phases import finished, pick_device
+    from vq_core.training.phases import finished, pick_device, run_for
     from vq_core.training.vqvae_module import VQVAEModel
 
-    run = finished(stage, config)
-    figures = reconstruction_figures(
-        VQVAEModel.load(run.folder).to(pick_device(config)),
-        load_images(config),
-        PerceptualLoss(lpips) if lpips else None,
-    )
+    run, packed = finished(stage, config), load_images(config)
+    model = VQVAEModel.load(run.folder).to(pick_device(config))
+    figures = reconstruction_figures(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         figures[f"lpips_{lpips}"] = figures.pop("lpips")
+    if frechet:
+        samples = None
+        if stage == "phase2" and run_for("prior", config).done:
+            codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, seed=config.seed)
+            samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
+        figures |= frechet_figures(model, packed, samples)
     run.update_result(figures)
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4f}")
@@ -283,7 +290,9 @@ def edit(
     else:
         missing = torch.from_numpy(_transparent(config, image)).to(x.device)
         after = editing.complete(model, _prior("masked", config), x, missing, count, **drawing)
-    pictures = torch.cat([x, model.decode(before), editing.decode_edited(model, before, after)])
+    # What was torn is no picture to keep pixels of.
+    images = model.decode(after) if complete else editing.decode_edited(model, before, after)
+    pictures = torch.cat([x, model.decode(before), images])
     _save(pictures, folder / f"edit-{name}-{image.stem}.png", min(8, len(pictures)))
 
 
@@ -340,7 +349,10 @@ def _region(config: Any, rows: str | None, columns: str | None, mask: Path | Non
     if mask is None:
         return cells
     white = torch.from_numpy(_square(config, mask).mean(axis=2) > 127)
-    return cells & editing.cells_of(white, config.grid)
+    cells = cells & editing.cells_of(white, config.grid)
+    if not cells.any():
+        raise click.UsageError("--mask has nothing white inside --rows and --columns")
+    return cells
 
 
 def _transparent(config: Any, image: Path) -> Any:

@@ -33,8 +33,8 @@ def test_equals_the_formula() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 500 images in each set, got 499"):
-        frechet_distance([images(0, 600)], [images(1, 499)], CornerPixels())
+    with pytest.raises(ValueError, match="at least 513 images in each set, got 512"):
+        frechet_distance([images(0, 600)], [images(1, 512)], CornerPixels())
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,19 @@ def test_two_processes_train_as_one(prepared: Path, tmp_path: Path, monkeypatch:
     assert [p.name for p in tmp_path.glob("two/**/*.part*")] == []
 
 
+def test_ranks_agree_to_the_bit_with_muon_at_work(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_copy(prepared, tmp_path / "two", monkeypatch)
+    short = ("kmeans.steps=2", "phase1.steps=2", "phase2.steps=2", "prior.steps=4", "train.devices=2")
+    command = [sys.executable, str(SCRIPT), *short]
+    done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind in ("prior", "masked"):
+        held = [torch.load(tmp_path / "two" / f"{kind}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        assert all(torch.equal(held[0][name], held[1][name]) for name in held[0])
+
+
 def test_a_signal_to_one_process_stops_both_and_one_can_go_on(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,8 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
 def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]:
     """Where an image that `load_picture` can read is more than half transparent, on the same square."""
     with Image.open(path, formats=FORMATS) as image:
+        if not image.has_transparency_data:
+            return np.zeros((config.image_size, config.image_size), dtype=bool)
         alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
     return np.asarray(to_square(alpha.convert("RGB"), config.square, config.image_size))[..., 0] < 128
 

@@ -11,7 +11,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from vq_core.training.losses import PerceptualLoss
 
 Images = Float[Tensor, "_ 3 h w"]
-FEW = 500  # images in each set: with fewer than its 512 features the covariances are mostly chance
+FEW = 513  # images in each set: with fewer than its 512 features the covariances are singular
 
 
 class SqueezeFeatures(nn.Module):
@@ -32,7 +32,12 @@ class SqueezeFeatures(nn.Module):
 
 
 @torch.no_grad()
-def frechet_distance(real: Iterable[Images], other: Iterable[Images], features: nn.Module | None = None) -> float:
+def frechet_distance(
+    real: Iterable[Images],
+    other: Iterable[Images],
+    features: nn.Module | None = None,
+    device: torch.device | str = "cpu",
+) -> float:
     """Fréchet distance of two sets of images (batches in [−1, 1]), in SqueezeNet's pooled features; 0 is alike.
 
     Not FID, which is the same figure in Inception's features, on another scale. It depends on how many images there
@@ -40,14 +45,14 @@ def frechet_distance(real: Iterable[Images], other: Iterable[Images], features: 
 
     Raises:
         MissingWeights: SqueezeNet is not on the disk and cannot be downloaded.
-        ValueError: fewer than 500 images in a set.
+        ValueError: fewer than 513 images in a set.
     """
-    metric = FrechetInceptionDistance(feature=features or SqueezeFeatures())
+    metric = FrechetInceptionDistance(feature=features or SqueezeFeatures()).to(device)
     counts = {}
     for real_ones, batches in ((True, real), (False, other)):
         counts[real_ones] = 0
         for batch in batches:
-            metric.update(batch.float().clamp(-1, 1).cpu(), real=real_ones)
+            metric.update(batch.to(device).float().clamp(-1, 1), real=real_ones)
             counts[real_ones] += len(batch)
     if min(counts.values()) < FEW:
         raise ValueError(f"the Fréchet distance needs at least {FEW} images in each set, got {min(counts.values())}")

@@ -51,7 +51,8 @@ def nearest_training(
 ) -> tuple[Float[np.ndarray, "_ m"], Int[np.ndarray, "_ m"]]:
     """Nearest training images, as they are or mirrored, and their rows.
 
-    The distance is the root mean squared difference of 32×32 thumbnails (0 to 255).
+    The distance is the root mean squared difference of thumbnails (0 to 255) of 32×32, or a little more where the side
+    is no multiple of that.
     """
     known = _thumbnails(packed.images[packed.train_rows])
     both = np.concatenate([known, known[:, :, ::-1]]).reshape(2 * len(known), -1)
@@ -65,7 +66,8 @@ def nearest_training(
 
 
 def _thumbnails(images: Pictures) -> Float[np.ndarray, "b side side 3"]:
-    return cell_means(images, min(32, images.shape[1])).astype(np.float32)
+    side = images.shape[1]
+    return cell_means(images, side // max(1, side // 32)).astype(np.float32)
 
 
 def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:

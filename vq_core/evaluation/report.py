@@ -9,6 +9,7 @@ from vq_core.config import Config
 from vq_core.data.datamodule import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
+from vq_core.evaluation.frechet import SqueezeFeatures, frechet_distance
 from vq_core.evaluation.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.losses import PerceptualLoss
@@ -61,6 +62,29 @@ def reconstruct_held_out(
     rows = packed.val_rows[:count]
     parts = np.array_split(rows, -(-len(rows) // batch))
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
+
+
+def frechet_figures(
+    model: VQVAEModel, packed: PackedImages, samples: Float[Tensor, "n 3 h w"] | None = None
+) -> dict[str, float]:
+    """Fréchet distances in SqueezeNet's features to the first half of the held-out images, with equal numbers each.
+
+    `floor` is that of the second half itself, `reconstructions` of the second half through the model, `samples` of as
+    many generated images, where at least so many are given.
+
+    Raises:
+        ValueError: fewer than 513 images in a half.
+        MissingWeights: SqueezeNet cannot be had.
+    """
+    half, net = len(packed.val_rows) // 2, SqueezeFeatures()
+    first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
+    sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}
+    if samples is not None and len(samples) >= half:
+        sets["samples"] = samples[:half]
+    return {
+        f"frechet_{name}": frechet_distance(first.split(64), images.split(64), net, model.device)
+        for name, images in sets.items()
+    } | {"frechet_images": float(half)}
 
 
 def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:

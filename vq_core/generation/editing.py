@@ -72,7 +72,10 @@ def complete(
             them: what the encoder says of a cell depends on its neighbours.
         drawing: `steps`, `temperature`, `top_k`, `top_p`, `risk`, `seed`, `progress` of `fill_codes`.
     """
-    codes = model.encode(x)
+    missing = missing.to(x.device)
+    # The hole takes the mean colour of the rest: the encoder sees it from cells away, and by GroupNorm everywhere.
+    mean = x[..., ~missing].mean(-1).nan_to_num()[..., None, None]  # NaN where all is missing
+    codes = model.encode(torch.where(missing, mean, x))
     cells = F.max_pool2d(cells_of(missing, codes.shape[-1])[None].float(), 3, stride=1, padding=1)[0] > 0
     return fill_codes(prior, count, start=codes, keep=~cells, **drawing)
 
@@ -88,11 +91,8 @@ def decode_edited(model: VQVAEModel, before: OneGrid, after: Codes) -> Float[Ten
     scale = old.shape[-1] // before.shape[-1]
     pixels = F.interpolate(changed, scale_factor=float(scale), mode="nearest")
     margin = math.ceil(min(model.decoder.reach * scale, old.shape[-1]))
-    near = (
-        F.max_pool2d(pixels, 2 * margin + 1, stride=1, padding=margin)
-        if margin < old.shape[-1]
-        else pixels.amax((2, 3), True)
-    )
+    window = 2 * margin + 1
+    near = F.max_pool2d(F.max_pool2d(pixels, (window, 1), 1, (margin, 0)), (1, window), 1, (0, margin))
     return torch.where(near > 0, new, old)
 
 
@@ -140,6 +140,8 @@ def exchange_likely(
     log p(b_i | rest) − log p(a_i | rest). The rest is all but the position's group; `groups` sets of positions,
     scattered over the grid, are hidden in turn, so that a step costs one batch of so many grids.
     """
+    if prior.causal:
+        raise ValueError("prior must be the masked one")
     training, n, device = prior.training, a[0].numel(), a.device
     prior.eval()
     start, end = a.flatten(), b.flatten()

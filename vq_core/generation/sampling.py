@@ -106,15 +106,16 @@ def fill_codes(
     for step in tqdm(range(1, steps + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
         left = (unknown * math.cos(0.5 * math.pi * step / steps)).floor().long() if step < steps else unknown * 0
         open_ = codes == prior.unknown
-        logits = prior(codes).float().flatten(0, 1)
-        drawn = torch.multinomial(
-            filtered_probabilities(logits, temperature, top_k, top_p), 1, generator=generator
-        ).view(codes.shape)
+        if bool((open_.sum(1) <= left).all()):
+            continue  # nothing would stay
+        logits = prior(codes)[open_].float()  # [open, K]
+        chosen = torch.multinomial(filtered_probabilities(logits, temperature, top_k, top_p), 1, generator=generator)
+        drawn = codes.masked_scatter(open_, chosen)
         uniform = torch.rand(codes.shape, generator=generator, device=codes.device)
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-        sureness = logits.log_softmax(-1).gather(1, drawn.view(-1, 1)).view(codes.shape)
-        sureness = sureness + risk * (1 - step / steps) * gumbel
-        rank = sureness.masked_fill(~open_, -torch.inf).argsort(1, descending=True).argsort(1)
+        sureness = torch.full(codes.shape, -torch.inf, device=codes.device)
+        sureness = sureness.masked_scatter(open_, logits.log_softmax(-1).gather(1, chosen))
+        rank = (sureness + risk * (1 - step / steps) * gumbel).argsort(1, descending=True).argsort(1)
         stays = open_ & (rank < (open_.sum(1) - left)[:, None])
         codes = torch.where(stays, drawn, codes)
     prior.train(training)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # Distances of so many pairs at once: 8 MB of fp32, which stays in a CPU's cache.
 _PAIRS_PER_CHUNK = 2**21
-# What the moving average of a code's uses starts at. At 1 an unused code passes for a living one for 190 steps.
+# Where the moving average of a code's uses starts. At 1, with a mean use of 8, a dead code seems alive for 120 steps.
 _FIRST_COUNT = 0.1
 
 

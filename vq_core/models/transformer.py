@@ -148,7 +148,7 @@ class CodeTransformer(nn.Module):
             layer = (cache.keys[number], cache.values[number]) if cache is not None else None
             x = block(x, layer, start)
         x = self.norm(x)
-        return self.head(x) + self.to_looks(x) @ self.looks[:-1].T
+        return self.head(x).float() + (self.to_looks(x) @ self.looks[:-1].T).float()
 
     def _embed(self, codes: Int64[Tensor, "b n"], start: int) -> Float[Tensor, "b m d"]:
         n = codes.shape[1]

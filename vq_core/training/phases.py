@@ -269,7 +269,7 @@ def train_prior(config: Config, view: View | None = None, kind: PriorKind = "pri
     autoencoder = finished("phase2", config)
     with torch.random.fork_rng(devices=[]):
         module.transformer.set_codebook(VQVAEModel.load(autoencoder.best).quantizer.codebook)
-    codes = np.stack([extract_codes(autoencoder, config, flipped=flipped) for flipped in (False, True)])
+    codes = np.stack([extract_codes(autoencoder, config, flipped=way) for way in (False, config.data.flip > 0)])
     train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
     fit(run, module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), train, val), view, None)
     return _finish(run, module, {"parameters": sum(p.numel() for p in module.parameters())})

@@ -143,7 +143,7 @@ class PriorModel(StepModule):
         self.finish_validation({"bits": bits / count})
 
     def configure_optimizers(self) -> Any:
-        """Muon (arXiv:2502.16982) for the matrices inside the blocks, AdamW for all else."""
+        """Muon (K. Jordan; with the weight decay of arXiv:2502.16982) for the blocks' matrices, AdamW for all else."""
         prior = self.config.prior
         inside = [p for p in self.transformer.blocks.parameters() if p.dim() == 2]
         known = {id(p) for p in inside}

@@ -213,6 +213,10 @@ class StepModule(L.LightningModule):
         self.validations_since_best = 0 if self.improved else self.validations_since_best + 1
         if self._plateau is not None:
             self._plateau.step(values.get("rec", value))
+            main, *others = self._optimizers()
+            share = main.param_groups[0]["lr"] / main.param_groups[0].get("initial_lr", self.peak_lr)
+            for group in [group for optimizer in others for group in optimizer.param_groups]:
+                group["lr"] = share * group.get("initial_lr", group["lr"])
         if self.finished:
             self.trainer.should_stop = True
 
