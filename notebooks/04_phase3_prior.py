@@ -104,7 +104,7 @@ model = VQVAEModel.load(autoencoder.folder).to(device)
 count = 64 if config.profile != "smoke" else 8
 samples = sample_codes(prior, count, seed=config.seed, temperature=0.9, top_p=0.95)
 pictures = to_pictures(model.decode(samples))
-plots.image_grid(pictures, columns=16, side=0.72)
+plots.image_grid(pictures, columns=16, side=0.64)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise).
@@ -118,7 +118,7 @@ plots.image_grid(pictures, columns=16, side=0.72)
 # %% tags=["picture-nearest"]
 new = novelty(pictures, packed, to_pictures(reconstruct_held_out(model, packed)))
 run.update_result({"samples_nearer": new.nearer, "samples_copies": new.copies})
-plots.rows_of_images({"samples": pictures[:12], "nearest": packed.images[new.rows[:12]]})
+plots.rows_of_images({"samples": pictures[:10], "nearest": packed.images[new.rows[:10]]})
 
 # %%
 print(
@@ -135,8 +135,7 @@ print(f"nearer than 99 % of the held-out ones are: {new.copies:.0%} of the sampl
 # Below 1 the prior keeps to what it is sure of; above 1 it takes risks. The same seed in every row.
 
 # %%
-temperatures = (0.7, 0.9, 1.0, 1.15)
-drawn = {t: sample_codes(prior, 8, temperature=t, seed=1) for t in temperatures}
+drawn = {t: sample_codes(prior, 6, temperature=t, seed=1) for t in (0.7, 1.0, 1.2)}
 plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in drawn.items()})
 
 # %% [markdown]
@@ -148,11 +147,11 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 # Only the k likeliest codes may be drawn at each position.
 
 # %%
-drawn = {k: sample_codes(prior, 8, top_k=k, seed=1) for k in (1, 8, config.model.num_codes // 4)}
+drawn = {k: sample_codes(prior, 6, top_k=k, seed=1) for k in (1, 8, config.model.num_codes // 4)}
 plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in drawn.items()})
 
 # %% [markdown]
-# **You should see** one avatar eight times in the first row (k = 1 leaves no choice), and more variety below.
+# **You should see** one avatar six times in the first row (k = 1 leaves no choice), and more variety below.
 
 # %% [markdown]
 # ## 9. Many codes at once
@@ -162,7 +161,7 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 
 # %%
 masked = PriorModel.load(masked_run.folder).transformer.to(device)
-passes = {n: fill_codes(masked, 8, steps=n, top_p=0.95, seed=1) for n in (1, 8, 32)}
+passes = {n: fill_codes(masked, 6, steps=n, top_p=0.95, seed=1) for n in (1, 8, 32)}
 plots.rows_of_images({f"{n} passes": to_pictures(model.decode(grid)) for n, grid in passes.items()})
 
 # %% [markdown]
@@ -233,7 +232,7 @@ plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *chan
 
 # %% tags=["picture-variations"]
 strengths = (0.1, 0.3, 0.6, 0.9)
-varied = {s: editing.variations(masked, one, s, 8, **drawing) for s in strengths}
+varied = {s: editing.variations(masked, one, s, 6, **drawing) for s in strengths}
 plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, grid in varied.items()})
 
 # %% [markdown]

@@ -103,7 +103,9 @@ def train(config: Any, stage: str, resume: bool) -> None:
 @main.command()
 @click.option("--stage", type=click.Choice(["kmeans", "phase1", "phase2"]), default="phase2", show_default=True)
 @click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), default=None, help="Also LPIPS with this network.")
-@click.option("--frechet", is_flag=True, help="Also Fréchet distances in SqueezeNet's features, of samples too.")
+@click.option(
+    "--frechet", is_flag=True, help="Also Fréchet distances in SqueezeNet's features; of samples (top-p 0.9) too."
+)
 @_shared
 def evaluate(config: Any, stage: str, lpips: Any, frechet: bool) -> None:
     """Figures of an autoencoder on all validation images; with --frechet, of samples from the causal prior too."""
@@ -124,7 +126,7 @@ def evaluate(config: Any, stage: str, lpips: Any, frechet: bool) -> None:
     if frechet:
         samples = None
         if stage == "phase2" and run_for("prior", config).done:
-            codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, seed=config.seed)
+            codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, top_p=0.9, seed=config.seed)
             samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
         figures |= frechet_figures(model, packed, samples)
     run.update_result(figures)

@@ -17,7 +17,7 @@ def model(
     seed: int = 0, layers: int = 2, grid: int = GRID, dropout: float = 0.0, spread: bool = True, causal: bool = True
 ) -> CodeTransformer:
     torch.manual_seed(seed)
-    made = CodeTransformer(K, grid, 16, layers, 2, dropout, causal).eval()
+    made = CodeTransformer(K, grid, 16, layers, 2, dropout, causal, code_dim=4).eval()
     if spread:  # larger weights than a fresh model's, so that every dependence shows
         for parameter in made.parameters():
             nn.init.normal_(parameter, std=0.5)
@@ -54,11 +54,11 @@ def test_masked_every_known_code_counts_everywhere_and_an_unknown_one_nowhere() 
 
 def test_masked_it_learns_to_fill_in_what_stripes_imply() -> None:
     torch.manual_seed(0)
-    net = CodeTransformer(K, GRID, 32, 2, 2, 0.0, causal=False)
+    net = CodeTransformer(K, GRID, 32, 2, 2, 0.0, causal=False, code_dim=16)
     optimizer = torch.optim.Adam(net.parameters(), 0.003)
-    for _ in range(300):
-        grids = torch.randint(K, (32, GRID, 1)).expand(-1, -1, GRID).reshape(32, -1)  # each row of one code
-        hidden = torch.rand(32, LENGTH) < 0.75
+    for _ in range(900):
+        grids = torch.randint(K, (64, GRID, 1)).expand(-1, -1, GRID).reshape(64, -1)  # each row of one code
+        hidden = torch.rand(64, LENGTH) < 0.75
         loss = F.cross_entropy(net(grids.masked_fill(hidden, net.unknown))[hidden], grids[hidden])
         optimizer.zero_grad()
         loss.backward()

@@ -610,7 +610,7 @@ def test_a_damaged_checkpoint_is_named(story: Path, tmp_path: Path, damage: str)
 def test_another_kind_of_checkpoint_is_named(story: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds 'prior', but kmeans or phase1 or phase2 is needed"):
         VQVAEModel.load(the_run(story, "prior").folder)
-    with pytest.raises(CheckpointError, match="holds 'phase2', but prior is needed"):
+    with pytest.raises(CheckpointError, match="holds 'phase2', but prior or masked is needed"):
         PriorModel.load(the_run(story, "phase2").best)
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match="holds 'list'"):

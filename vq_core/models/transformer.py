@@ -62,11 +62,11 @@ class CodeTransformer(nn.Module):
     logits[:, t] depends on codes[:, :t]. Masked (`causal=False`): each unknown code, given as `model.unknown`, from all
     known ones, before and behind it (Chang et al., "MaskGIT", arXiv:2202.04200).
 
-    What stands at position t is the sum of the embeddings of the known codes next to it (a learned "unknown" where
-    there is none) and of its row and column. A plain language model would be given one code and have to find the
-    others by attention: handing them over costs nothing. And codes are no words: which of them look alike is known
-    from the codebook. `set_codebook` hands that over too; beside the embeddings the neighbours' codebook vectors go
-    in through a small MLP, and the logits gain the products of a predicted vector with all of them.
+    What stands at position t are the known codes next to it (zero where there is none), through a small MLP, and the
+    embeddings of its row and column. A plain language model would be given one code and have to find the others by
+    attention: handing them over costs nothing. And codes are no words: which of them look alike is known from the
+    codebook, whose vectors stand for them at the input, and at the output, where the logits gain the products of a
+    predicted vector with all of them. `set_codebook` hands it over; before, the vectors are random.
 
     Args:
         num_codes: K.
@@ -100,9 +100,8 @@ class CodeTransformer(nn.Module):
             beside[0] = torch.arange(self.length).roll(1)
             beside[0, 0] = self.length
         self.register_buffer("beside", beside, persistent=False)
-        self.neighbours = nn.ModuleList([nn.Embedding(num_codes + 1, dim) for _ in ways])
-        # Of every code, and zero for "unknown": its codebook vector, standardised.
-        self.register_buffer("looks", torch.zeros(num_codes + 1, code_dim))
+        # Of every code its codebook vector, standardised; zero for "unknown".
+        self.register_buffer("looks", torch.cat([torch.randn(num_codes, code_dim), torch.zeros(1, code_dim)]))
         self.from_looks = nn.Sequential(nn.Linear(len(ways) * code_dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.to_looks = nn.Linear(dim, code_dim)
         self.rows, self.columns = nn.Embedding(grid, dim), nn.Embedding(grid, dim)
@@ -118,7 +117,7 @@ class CodeTransformer(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
-        """Tell which codes look alike: the codebook that the codes come from. Without it they are mere numbers."""
+        """Tell which codes look alike, by the codebook that they come from."""
         self.looks[:-1] = (codebook - codebook.mean(0)) / codebook.std()
 
     @staticmethod
@@ -154,10 +153,8 @@ class CodeTransformer(nn.Module):
         n = codes.shape[1]
         position = torch.arange(start, n, device=codes.device)
         x = self.rows(position // self.grid) + self.columns(position % self.grid)
-        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n]]  # [b, ways, m]
-        for way, table in enumerate(self.neighbours):
-            x = x + table(known[:, way])
-        return x + self.from_looks(self.looks[known].transpose(1, 2).flatten(2))
+        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
+        return x + self.from_looks(self.looks[known].flatten(2))
 
 
 def _positions(grid: int, ways: tuple[tuple[int, int], ...]) -> Int64[Tensor, "ways n"]:

@@ -58,7 +58,7 @@ def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | Non
     return fig
 
 
-def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.95) -> Figure:
+def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
     """Rows of pictures under each other, each with its label on the left: input, Phase 1, Phase 2 …"""
     columns = max(len(pictures) for pictures in rows.values())
     fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)
