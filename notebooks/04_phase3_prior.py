@@ -118,7 +118,7 @@ plots.image_grid(pictures, columns=16, side=0.64)
 # %% tags=["picture-nearest"]
 new = novelty(pictures, packed, to_pictures(reconstruct_held_out(model, packed)))
 run.update_result({"samples_nearer": new.nearer, "samples_copies": new.copies})
-plots.rows_of_images({"samples": pictures[:10], "nearest": packed.images[new.rows[:10]]})
+plots.rows_of_images({"samples": pictures[:8], "nearest": packed.images[new.rows[:8]]})
 
 # %%
 print(
@@ -194,13 +194,13 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # %% tags=["picture-regenerated"]
 side, given = config.grid, model.encode(x)
 middle = editing.region(side, (side * 3 // 8, side * 5 // 8), (side // 4, side * 3 // 4))
-proposals = [fill_codes(masked, 5, start=g[None], keep=~middle, **drawing) for g in given]
+proposals = [fill_codes(masked, 4, start=g[None], keep=~middle, **drawing) for g in given]
 redrawn = [editing.decode_edited(model, g[None], new_codes) for g, new_codes in zip(given, proposals, strict=True)]
 strips = [torch.cat([model.decode(g[None]), images]) for g, images in zip(given, redrawn, strict=True)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
 # %% [markdown]
-# **You should see** the reconstruction on the left, then five faces that differ in the middle; around it only as far as the
+# **You should see** the reconstruction on the left, then four faces that differ in the middle; around it only as far as the
 # decoder carries a change.
 
 # %% [markdown]
@@ -231,8 +231,7 @@ plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *chan
 # A share of the codes, scattered over the avatar, is forgotten and drawn anew: the more, the less of it is left.
 
 # %% tags=["picture-variations"]
-strengths = (0.1, 0.3, 0.6, 0.9)
-varied = {s: editing.variations(masked, one, s, 6, **drawing) for s in strengths}
+varied = {s: editing.variations(masked, one, s, 6, **drawing) for s in (0.2, 0.5, 0.8)}
 plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, grid in varied.items()})
 
 # %% [markdown]
