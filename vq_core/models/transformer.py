@@ -12,8 +12,8 @@ class KeyValueCache:
     def __init__(self, model: "CodeTransformer", batch: int) -> None:
         shape = (len(model.blocks), batch, model.heads, model.length, model.dim // model.heads)
         like = model.head.weight
-        self.keys = torch.zeros(shape, device=like.device, dtype=like.dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.keys = torch.empty(shape, device=like.device, dtype=like.dtype)
+        self.values = torch.empty_like(self.keys)
 
 
 class Block(nn.Module):
