@@ -7,13 +7,11 @@ from torch import Tensor, nn
 
 
 class KeyValueCache:
-    """Keys and values of the positions already seen, for all layers: two tensors of a fixed size."""
+    """Keys and values of the positions already seen, for all layers: one tensor of a fixed size."""
 
     def __init__(self, model: "CodeTransformer", batch: int) -> None:
-        shape = (len(model.blocks), batch, model.heads, model.length, model.dim // model.heads)
-        like = model.head.weight
-        self.keys = torch.empty(shape, device=like.device, dtype=like.dtype)
-        self.values = torch.empty_like(self.keys)
+        shape = (len(model.blocks), 2, batch, model.heads, model.length, model.dim // model.heads)
+        self.layers = torch.empty(shape, device=model.head.weight.device, dtype=model.head.weight.dtype)
 
 
 class Block(nn.Module):
@@ -28,15 +26,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), nn.Dropout(dropout))
 
     def forward(
-        self, x: Float[Tensor, "b n d"], cache: tuple[Tensor, Tensor] | None = None, start: int = 0
+        self, x: Float[Tensor, "b n d"], cache: Float[Tensor, "2 b heads m e"] | None = None, start: int = 0
     ) -> Float[Tensor, "b n d"]:
         b, n, d = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, *kv = qkv = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         if cache is not None:
-            keys, values = cache
-            keys[:, :, start : start + n] = k
-            values[:, :, start : start + n] = v
-            k, v = keys[:, :, : start + n], values[:, :, : start + n]
+            cache[:, :, :, start : start + n] = qkv[1:]
+            kv = cache[:, :, :, : start + n]
+        k, v = kv
         # Causal: position start+i may look at all positions up to itself; a single new position at all there are.
         mask, looks_back = None, self.causal and n > 1
         if looks_back and start > 0:
@@ -144,8 +141,7 @@ class CodeTransformer(nn.Module):
         """
         x = self._embed(codes, start)
         for number, block in enumerate(self.blocks):
-            layer = (cache.keys[number], cache.values[number]) if cache is not None else None
-            x = block(x, layer, start)
+            x = block(x, cache.layers[number] if cache is not None else None, start)
         x = self.norm(x)
         return self.head(x).float() + (self.to_looks(x) @ self.looks[:-1].T).float()
 
