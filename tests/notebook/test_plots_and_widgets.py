@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from vq_core.notebook import plots
-from vq_core.notebook.widgets import usage_comparison, usage_explorer
+from vq_core.notebook.widgets import UsageExplorer, usage_comparison
 from vq_core.training.runs import Run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    rows = [{"step": s, "counts": [s, 5, 0, 20 - s]} for s in (5, 10, 15)]
+    rows = [{"step": s, "split": "train", "counts": [s, 5, 0, 20 - s]} for s in (5, 10, 15)]
+    rows += [{"step": 15, "split": "val", "counts": [1, 1, 1, 0]}]
     (tmp_path / "usage.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     history = [{"step": s, "val/psnr": 20 + s / 10} for s in (5, 10, 15)]
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
@@ -30,14 +32,36 @@ def test_curves_draw_the_logged_values(run: Run) -> None:
 
 def test_usage_histogram_sorts_colours_and_counts() -> None:
     ax = plots.usage_histogram({"codes": np.array([0, 30, 10, 0])}).axes[0]
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights[:2] == [3.0, 1.0] and "50% used" in ax.get_title()
-    red = ax.patches[-1].get_facecolor()
-    assert ax.patches[2].get_facecolor() == red != ax.patches[0].get_facecolor()
+    heights, colours = bars(ax)
+    assert heights[:2] == [3.0, 1.0] and "50% used" in ax.get_title() and "(2 dead)" in ax.get_title()
+    assert colours[2] == colours[3] != colours[0] == colours[1]
     expected = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
     assert f"perplexity {expected:.0f} of 4" in ax.get_title()
     by_code = plots.usage_histogram({"codes": np.array([0, 30, 10, 0])}, by_usage=False).axes[0]
-    assert by_code.patches[1].get_height() == 3.0
+    assert bars(by_code)[0][1] == 3.0
+
+
+def bars(ax: Axes) -> tuple[list[float], list[tuple[float, ...]]]:
+    """Heights and colours of the bars of a usage histogram, from left to right."""
+    (drawn,) = ax.collections
+    heights = [float(path.vertices[:, 1].max()) for path in drawn.get_paths()]
+    return heights, [tuple(colour) for colour in drawn.get_facecolors()]
+
+
+def test_usage_histogram_tells_dead_rare_and_dominant_codes_apart() -> None:
+    counts = np.full(100, 10)
+    counts[:4] = [0, 0, 1, 400]
+    ax = plots.usage_histogram({"codes": counts}, by_usage=False, log=True).axes[0]
+    colours = bars(ax)[1]
+    assert "(2 dead, 1 rare, 1 dominant)" in ax.get_title() and ax.get_yscale() == "log"
+    assert colours[0] == colours[1] and len({colours[n] for n in (0, 2, 3, 4)}) == 4 and len(set(colours[4:])) == 1
+
+
+def test_usage_histogram_compares_with_another() -> None:
+    other = np.array([1, 3])
+    ax = plots.usage_histogram({"a": np.array([1, 1])}, other=("b", other)).axes[0]
+    (line,) = ax.patches
+    assert line.get_data().values.tolist() == [1.5, 0.5] and "b (line): 100% used" in ax.get_title()
 
 
 def test_image_grid_shows_every_picture() -> None:
@@ -51,16 +75,54 @@ def test_zoom_cuts_the_same_square() -> None:
     np.testing.assert_array_equal(plots.zoom([picture], 0.25, 0.5, 0.25)[0], picture[16:32, 32:48])
 
 
-def test_explorer_redraws_when_the_slider_moves(run: Run) -> None:
-    _, slider, order, image = usage_explorer(run).children
-    last = image.value
-    slider.value = 0
-    first = image.value
-    assert first != last
-    order.value = False
-    assert image.value != first
-    slider.value, order.value = 2, True
-    assert image.value == last
+def test_explorer_redraws_when_a_control_moves(run: Run) -> None:
+    explorer = UsageExplorer({"a": run})
+    seen = {bytes(explorer.histogram.picture)}
+    for control, value in (("step", 5), ("order", False), ("scale", True), ("split", "val")):
+        getattr(explorer, control).value = value
+        assert bytes(explorer.histogram.picture) not in seen, f"{control} changes nothing"
+        seen.add(bytes(explorer.histogram.picture))
+
+
+def test_explorer_chooses_the_code_that_was_clicked(run: Run) -> None:
+    cards: list[int] = []
+
+    def card(code: int) -> Figure:
+        cards.append(code)
+        return plots.figure()[0]
+
+    explorer = UsageExplorer({"a": run}, card)
+    explorer.step.value = 5  # counts 5, 5, 0, 15
+    assert explorer.histogram.columns == 4 and explorer.histogram.selected == [1]  # code 0 is the second most used
+    explorer.histogram.selected = [0]
+    assert explorer.code.value == 3 and cards[-1] == 3
+    explorer.order.value = False
+    assert explorer.histogram.selected == [3]  # the same code, at its new place
+    explorer.code.value = 2
+    assert explorer.histogram.selected == [2] and cards[-1] == 2
+
+
+def test_the_clickable_part_is_where_the_bars_are(run: Run) -> None:
+    """Of the picture's columns of pixels, those within a bar's cell are of the bar's colour."""
+    explorer = UsageExplorer({"a": run})
+    explorer.order.value = False
+    explorer.step.value = 5  # counts 5, 5, 0, 15: the third code is dead, red
+    with Image.open(io.BytesIO(explorer.histogram.picture)) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    left, top, right, bottom = explorer.histogram.box
+    width, height = pixels.shape[1], pixels.shape[0]
+    for cell in range(4):
+        x = round((left + (right - left) * (cell + 0.5) / 4) * width)
+        y = round((top + (bottom - top) * 0.985) * height)  # just above the axis
+        red, _, blue = pixels[y, x]
+        assert (red > blue) == (cell == 2), cell
+
+
+def test_explorer_compares_two_runs_and_refuses_three(run: Run) -> None:
+    one, two = UsageExplorer({"a": run}), UsageExplorer({"a": run, "b": run})
+    assert bytes(one.histogram.picture) != bytes(two.histogram.picture)
+    with pytest.raises(ValueError, match="one or two"):
+        UsageExplorer({"a": run, "b": run, "c": run})
 
 
 def test_comparison_switches_codebooks() -> None:

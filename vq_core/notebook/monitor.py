@@ -9,11 +9,12 @@ import numpy as np
 from IPython.display import DisplayHandle, display
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from vq_core.notebook.plots import BLUE, GREEN, ORANGE, RED, draw_usage, figure, png_of
 from vq_core.training.callbacks import Pictures
 from vq_core.training.diagnosis import diagnose
-from vq_core.training.runs import History, Run
+from vq_core.training.runs import PRIORS, History, Run
 
 
 class _Picture:
@@ -27,15 +28,18 @@ class _Picture:
 
 
 class LiveView(Callback):
-    """Loss, validation, codebook and reconstructions while a phase trains; the last picture stays in the notebook.
+    """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
 
-    Redrawn every `seconds`, which a drawing of a fifth of a second makes 1–2 % of the time.
+    Redrawn every `seconds`, and so seldom that drawing takes no more than `share` of the time.
     """
 
-    def __init__(self, run: Run, history: History, pictures: Pictures | None, seconds: float = 15.0) -> None:
-        self.run, self.history, self.pictures, self.seconds = run, history, pictures, seconds
+    def __init__(
+        self, run: Run, history: History, pictures: Pictures | None, seconds: float = 10.0, share: float = 0.015
+    ) -> None:
+        self.run, self.history, self.pictures = run, history, pictures
+        self.seconds, self.share = seconds, share
         self.handle: DisplayHandle | None = None
-        self.drawn = self.began = 0.0
+        self.began = self.due = self.spent = 0.0
         self.first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
@@ -43,7 +47,7 @@ class LiveView(Callback):
         self._draw(module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if time.monotonic() - self.drawn > self.seconds:
+        if time.monotonic() >= self.due:
             self._draw(module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
@@ -66,57 +70,77 @@ class LiveView(Callback):
         ]
         steps, seconds = done - self.first_step, time.monotonic() - self.began
         if steps and done < total:
-            parts.append(f"{steps / seconds:.2g} steps/s, {_minutes(seconds / steps * (total - done))} left")
+            config = module.config
+            batch = config.prior.batch_size if self.run.kind in PRIORS else config.train.batch_size
+            parts.append(f"{steps * batch / seconds:.3g} images/s, {_minutes(seconds / steps * (total - done))} left")
         if done >= total:
             parts.append(f"done in {_minutes(module.seconds)}")
         return " · ".join(parts)
 
     def _draw(self, module: Any) -> None:
-        status = self.status(module)
+        started, status = time.monotonic(), self.status(module)
         picture = _Picture(self._figure(module, status), status)
-        self.drawn = time.monotonic()
         if self.handle is None:
             self.handle = display(picture, display_id=True)  # still None outside a notebook
         else:
             self.handle.update(picture)
+        now = time.monotonic()
+        self.spent += now - started
+        # Not before the time trained so far has paid for what is drawn by then.
+        self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.share)
 
     def _figure(self, module: Any, status: str) -> Figure:
         latest = self.pictures.latest if self.pictures else None
-        fig, axes = figure(2 if latest is not None else 1, 3, 10, 4.6 if latest is not None else 2.5)
-        self._panel(axes[0][0], ("train/total", "train/bits"), ("val/total", "val/bits"), "loss")
-        self._panel(
-            axes[0][1], ("train/grad_norm",), ("val/psnr",), "PSNR [dB]" if latest is not None else "gradient norm"
-        )
-        if latest is not None and module.quantize:
-            if self.history.latest_usage is not None:
-                step, counts = self.history.latest_usage
-                draw_usage(axes[0][2], counts.astype(float), f"step {step}")
-                axes[0][2].title.set_fontsize(8.5)
-        else:
-            self._panel(axes[0][2], ("train/lr",), (), "learning rate")
+        panels: list[tuple[str, list[tuple[str, str, str]]]] = [
+            (
+                "loss",
+                [(n, BLUE, "train") for n in ("train/total", "train/bits")]
+                + [(n, ORANGE, "validation") for n in ("val/total", "val/bits")],
+            ),
+            ("PSNR [dB]", [("val/psnr", GREEN, "validation")]),
+            ("perplexity", [("val/perplexity", GREEN, "validation")]),
+            ("gradient norm", [("train/grad_norm", BLUE, "")]),
+            (
+                "learning rate",
+                [
+                    (f"train/lr{n}", c, n[1:] or "AdamW")
+                    for n, c in (("", BLUE), ("_discriminator", ORANGE), ("_muon", GREEN))
+                ],
+            ),
+        ]
+        logged = {name for row in self.history.rows for name in row}
+        seen = [(title, series) for title, series in panels if any(name in logged for name, _, _ in series)]
+        fig, axes = figure(2 if latest is not None else 1, max(3, len(seen)), 12, 5.2 if latest is not None else 2.6)
+        for ax, (title, series) in zip(axes[0], seen, strict=False):
+            self._panel(ax, title, series)
+        for ax in axes[0][len(seen) :]:
+            ax.axis("off")
         if latest is not None:
-            grid = axes[1][0].get_gridspec()
-            for ax in axes[1]:
-                ax.remove()
-            wide = fig.add_subplot(grid[1, :])
-            half = len(latest) // 2
-            rows = [
-                np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1)
-                for part in (latest[:half], latest[half:])
-            ]
-            wide.imshow(np.concatenate(rows, axis=0))
-            wide.axis("off")
-            wide.set_title("validation images above, reconstructions below", fontsize=9, fontweight="normal")
+            self._codes_and_pictures(fig, axes[1], latest, module.quantize)
         fig.suptitle(status, fontsize=9.5)
         findings = diagnose(self.run.kind, self.history.rows, module.config)
         if findings:
-            fig.supxlabel("\n".join(fill(str(finding), 130) for finding in findings), fontsize=8.5, color=RED)
+            fig.supxlabel("\n".join(fill(str(finding), 150) for finding in findings), fontsize=8.5, color=RED)
         return fig
 
-    def _panel(self, ax: Any, train: tuple[str, ...], val: tuple[str, ...], title: str) -> None:
-        series = [(n, BLUE, "train") for n in train] + [(n, ORANGE, "validation") for n in val]
-        if title.startswith("PSNR"):
-            series = [(n, GREEN, "validation") for n in val]
+    def _codes_and_pictures(self, fig: Figure, axes: Any, latest: Tensor, quantize: bool) -> None:
+        grid, first = axes[0].get_gridspec(), 0
+        for ax in axes:
+            ax.remove()
+        if quantize and self.history.latest_usage is not None:
+            first, (step, counts) = 2, self.history.latest_usage
+            codes = fig.add_subplot(grid[1, :first])
+            draw_usage(codes, counts.astype(float), f"codebook, step {step}")
+            codes.title.set_fontsize(9)
+        wide, half = fig.add_subplot(grid[1, first:]), len(latest) // 2
+        rows = [
+            np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1) for part in (latest[:half], latest[half:])
+        ]
+        wide.imshow(np.concatenate(rows, axis=0))
+        wide.axis("off")
+        wide.set_title("validation images above, reconstructions below", fontsize=9, fontweight="normal")
+
+    def _panel(self, ax: Any, title: str, series: list[tuple[str, str, str]]) -> None:
         for name, colour, label in series:
             rows = [(row["step"], row[name]) for row in self.history.rows if name in row]
             if rows:

@@ -8,12 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.runs import Run
 
-BLUE, ORANGE, GREEN, RED, GREY = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98"
+BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98", "#7d4fb2"
 STYLE: dict[Any, Any] = {
     "figure.dpi": 80,
     "axes.spines.top": False,
@@ -125,27 +126,108 @@ def bars(values: dict[str, float], title: str, reference: dict[str, float] | Non
     return fig
 
 
-def draw_usage(ax: Axes, counts: np.ndarray, title: str = "", by_usage: bool = True) -> None:
-    """Usage of every code on given axes: dead ones red, rare ones (below a tenth of the mean) orange, the rest blue."""
-    order = np.argsort(-counts, kind="stable") if by_usage else np.arange(len(counts))
-    share = counts[order] / max(1.0, counts.sum()) * len(counts)
-    colours = np.where(share == 0, RED, np.where(share < 0.1, ORANGE, BLUE))
-    ax.bar(np.arange(len(counts)), np.maximum(share, 0.02 * share.max()), width=1.0, color=colours.tolist())
+def draw_usage(
+    ax: Axes,
+    counts: np.ndarray,
+    title: str = "",
+    by_usage: bool = True,
+    log: bool = False,
+    other: tuple[str, np.ndarray] | None = None,
+) -> None:
+    """Usage of every code on given axes, with a line for a second codebook (label, counts [K]) to compare with.
+
+    Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
+    """
+    share = _per_mean(counts)[_order(counts, by_usage)]
+    colours = np.select([share == 0, share < 0.1, share > 5], [RED, ORANGE, PURPLE], BLUE)
+    floor = 0.02 if log else 0.02 * share.max()  # so that what is dead can be seen
+    x, height = np.arange(len(counts)), np.maximum(share, floor)
+    corners = np.stack([[x - 0.5, 0 * x + 1e-3], [x - 0.5, height], [x + 0.5, height], [x + 0.5, 0 * x + 1e-3]])
+    ax.add_collection(PolyCollection(list(corners.transpose(2, 0, 1)), facecolors=colours.tolist()))
     ax.axhline(1.0, color=GREY, lw=1, ls="--")
-    in_use = float(perplexity(torch.from_numpy(np.asarray(counts, dtype=float))))
-    used = f"{(counts > 0).mean():.0%} used, perplexity {in_use:.0f} of {len(counts)}"
+    lines, top = [title] if title else [], height.max()
+    lines.append(_in_words(counts))
+    if other is not None:
+        outline = _per_mean(other[1])[_order(other[1], by_usage)]
+        ax.stairs(np.maximum(outline, floor), np.arange(len(outline) + 1) - 0.5, color="#222", lw=1.1, label=other[0])
+        ax.legend(loc="upper right")
+        lines.append(f"{other[0]} (line): {_in_words(other[1])}")
+        top = max(top, outline.max())
     ax.set(
-        title=f"{title}\n{used}" if title else used,
+        title="\n".join(lines),
         xlabel="codes, most used first" if by_usage else "code",
         ylabel="usage / mean",
+        xlim=(-0.5, len(counts) - 0.5),
+        yscale="log" if log else "linear",
+        ylim=(0.01, top * 1.5) if log else (0, top * 1.05),
     )
 
 
-def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0) -> Figure:
-    """Usage histograms side by side: label → counts [K]."""
+def _per_mean(counts: np.ndarray) -> np.ndarray:
+    return counts / max(1.0, counts.sum()) * len(counts)
+
+
+def _order(counts: np.ndarray, by_usage: bool) -> np.ndarray:
+    return np.argsort(-counts, kind="stable") if by_usage else np.arange(len(counts))
+
+
+def _in_words(counts: np.ndarray) -> str:
+    share = _per_mean(counts)
+    in_use = float(perplexity(torch.from_numpy(np.asarray(counts, dtype=float))))
+    kinds = {"dead": share == 0, "rare": (share > 0) & (share < 0.1), "dominant": share > 5}
+    special = ", ".join(f"{int(which.sum())} {kind}" for kind, which in kinds.items() if which.any())
+    words = f"{(counts > 0).mean():.0%} used, perplexity {in_use:.0f} of {len(counts)}"
+    return f"{words} ({special})" if special else words
+
+
+def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0, **how: Any) -> Figure:
+    """Usage histograms side by side: label → counts [K]; `log` and `other` as in `draw_usage`."""
     fig, axes = figure(1, len(usages), width, 2.8)
     for ax, (label, counts) in zip(axes[0], usages.items(), strict=True):
-        draw_usage(ax, np.asarray(counts, dtype=float), label, by_usage)
+        draw_usage(ax, np.asarray(counts, dtype=float), label, by_usage, **how)
+        if len(usages) > 2:
+            ax.title.set_fontsize(8.5)
+    return fig
+
+
+def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictures) -> Figure:
+    """What one code stands for: what it decodes to, where in the image it occurs, image patches that map to it.
+
+    Args:
+        decoded: uint8 [h, w, 3].
+        where: share of the images that have it at each position of the grid [h, w].
+        patches: uint8 [s, s, 3] each, at most 16 are shown; none for a code that no image uses.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), layout="constrained", width_ratios=(1, 1.25, 4))
+    plt.close(fig)
+    axes[0].imshow(decoded, interpolation="nearest")
+    axes[0].set_title("decodes to", fontweight="normal")
+    shown = axes[1].imshow(where, cmap="magma", vmin=0)
+    axes[1].set_title("where", fontweight="normal")
+    fig.colorbar(shown, ax=axes[1])
+    if len(patches):
+        tile = np.pad(np.stack([*patches[:16]]), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+        tile = np.concatenate([tile, np.full_like(tile[:1], 255).repeat(16 - len(tile), 0)])
+        axes[2].imshow(np.vstack([np.hstack(list(tile[:8])), np.hstack(list(tile[8:]))]), interpolation="nearest")
+    axes[2].set_title("patches that map to it" if len(patches) else "no image uses it", fontweight="normal")
+    for ax in axes:
+        ax.axis("off")
+    fig.suptitle(title)
+    return fig
+
+
+def wiped(before: np.ndarray, after: np.ndarray, share: float, labels: tuple[str, str]) -> Figure:
+    """Two versions of some pictures [n, h, w, 3] over each other: `before` left of `share` of each, `after` right."""
+    size = before.shape[2]
+    edge = round(share * size)
+    mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
+    fig, axes = figure(1, len(mixed), 1.9 * len(mixed), 2.15)
+    for ax, picture in zip(axes[0], mixed, strict=True):
+        ax.imshow(picture)
+        ax.axvline(edge - 0.5, color="white", lw=1)
+        ax.axis("off")
+    fig.suptitle(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5)
     return fig
 
 

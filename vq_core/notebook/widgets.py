@@ -1,52 +1,222 @@
 """Thin widgets over the figures: a control moves, a figure is drawn anew. Figures travel as PNG bytes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from vq_core.notebook.plots import png_of, usage_histogram
+from vq_core.data.augment import to_pictures
+from vq_core.data.packed import PackedImages
+from vq_core.evaluation.analysis import code_patches
+from vq_core.generation.editing import blend_latents, exchange_codes, exchange_likely
+from vq_core.generation.sampling import sample_codes
+from vq_core.models import CodeTransformer
+from vq_core.notebook import plots
+from vq_core.notebook.cell_picture import CellPicture
 from vq_core.training.runs import Run
+from vq_core.training.vqvae_module import VQVAEModel
+
+_LABELS = {"style": {"description_width": "90px"}}
+_WAIT = {**_LABELS, "continuous_update": False}  # drawn anew when the slider is let go
 
 
-def over_controls(controls: dict[str, w.Widget], draw: Callable[..., Figure]) -> w.VBox:
+def over_controls(
+    controls: dict[str, Any], draw: Callable[..., Figure], call: Callable[..., str] | None = None
+) -> w.VBox:
     """A picture under some controls; `draw(**values)` gives the figure for their values.
 
-    The box has the controls first and the `Image` last.
+    Where `call` is given, the function call for the same values stands under the picture, to be copied into a script.
+    The box has the controls first, then the `Image`, then the call.
     """
-    image = w.Image(format="png")
+    image, shown = w.Image(format="png"), w.Textarea(disabled=False, layout=w.Layout(width="95%", height="52px"))
 
     def redraw(change: object = None) -> None:
-        image.value = png_of(draw(**{name: control.value for name, control in controls.items()}))
+        values = {name: control.value for name, control in controls.items()}
+        image.value = plots.png_of(draw(**values))
+        if call is not None:
+            shown.value = call(**values)
 
     for control in controls.values():
         control.observe(redraw, names="value")
     redraw()
-    return w.VBox([*controls.values(), image])
+    return w.VBox([*controls.values(), image, *([shown] if call is not None else [])])
 
 
-def usage_explorer(run: Run) -> w.VBox:
-    """The usage histogram with a slider (and play button) through training, sorted by usage or by code."""
-    steps, counts = run.usage()
-    slider = w.IntSlider(min=0, max=len(steps) - 1, value=len(steps) - 1, description="entry", continuous_update=False)
-    play = w.Play(min=0, max=len(steps) - 1, interval=400, description="play")
-    w.jslink((play, "value"), (slider, "value"))
-    order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
+def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> np.ndarray:
+    steps, counts = usage
+    return counts[max(0, int(np.searchsorted(steps, step, "right")) - 1)]
 
-    def draw(entry: int, by_usage: bool) -> Figure:
-        return usage_histogram({f"step {steps[entry]}": counts[entry]}, by_usage, width=8)
 
-    box = over_controls({"entry": slider, "by_usage": order}, draw)
-    box.children = (play, *box.children)
-    return box
+class UsageExplorer(w.VBox):
+    """The codebook's usage through training: a slider (and play button) over the steps of one or two runs.
+
+    Sorted by usage or by code, linear or logarithmic, of training or validation images. A code chosen by a click on its
+    bar, or by its number, is shown below by `card(code)` where that is given.
+    """
+
+    def __init__(self, runs: dict[str, Run], card: Callable[[int], Figure] | None = None) -> None:
+        if not 1 <= len(runs) <= 2:
+            raise ValueError(f"runs must be one or two, got {len(runs)}")
+        self._usages = {split: {n: run.usage(split) for n, run in runs.items()} for split in ("train", "val")}
+        steps = np.unique(np.concatenate([steps for steps, _ in self._usages["train"].values()]))
+        if not len(steps):
+            raise ValueError(f"no usage of codes has been logged in {', '.join(r.name for r in runs.values())}")
+        first, last = int(steps[0]), int(steps[-1])
+        between = max(1, (last - first) // max(1, len(steps) - 1))
+        self.step = w.IntSlider(last, first, last, between, description="step", **_WAIT, layout=w.Layout(width="60%"))
+        self.play = w.Play(min=first, max=last, step=between, value=first, interval=500)
+        w.jslink((self.play, "value"), (self.step, "value"))
+        self.split = w.ToggleButtons(options={"training": "train", "validation": "val"}, description="images")
+        self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
+        self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
+        for buttons in (self.split, self.order, self.scale):
+            buttons.style.button_width = "80px"
+        self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
+        codes = next(iter(self._usages["train"].values()))[1].shape[1]
+        self.histogram.columns = codes
+        self.code = w.BoundedIntText(0, 0, codes - 1, description="code", **_LABELS)
+        self.card, self._draw_card = w.Image(format="png"), card
+        self._codes = np.arange(codes)  # which code each bar stands for
+        for control in (self.step, self.split, self.order, self.scale):
+            control.observe(self._redraw, names="value")
+        self.histogram.observe(self._on_click, names="selected")
+        self.code.observe(self._on_code, names="value")
+        self._redraw()
+        self._on_code()
+        rows = [w.HBox([self.play, self.step]), w.HBox([self.split, self.order, self.scale]), self.histogram]
+        super().__init__([*rows, *([self.code, self.card] if card is not None else [])])
+
+    def _redraw(self, change: object = None) -> None:
+        usages = {n: _usage_at(usage, self.step.value) for n, usage in self._usages[self.split.value].items()}
+        (label, counts), *others = usages.items()
+        self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))
+        fig = plots.usage_histogram(
+            {f"{label}, step {self.step.value}, {self.split.label} images": counts},
+            self.order.value,
+            width=10.7,
+            log=self.scale.value,
+            other=others[0] if others else None,
+        )
+        picture = plots.png_of(fig)
+        inside = fig.axes[0].get_position()
+        with self.histogram.hold_sync():
+            self.histogram.picture = picture
+            self.histogram.box = [inside.x0, 1 - inside.y1, inside.x1, 1 - inside.y0]
+            self._mark()
+
+    def _mark(self) -> None:
+        self.histogram.selected = [int(np.flatnonzero(self._codes == self.code.value)[0])]
+
+    def _on_click(self, change: object = None) -> None:
+        if self.histogram.selected:
+            self.code.value = int(self._codes[self.histogram.selected[0]])
+
+    def _on_code(self, change: object = None) -> None:
+        self._mark()
+        if self._draw_card is not None:
+            self.card.value = plots.png_of(self._draw_card(self.code.value))
+
+
+@torch.no_grad()
+def decoded_codes(model: VQVAEModel) -> UInt8[np.ndarray, "k s s 3"]:
+    """What each code decodes to among its like: the middle of a small grid filled with it, one cell and its margin."""
+    k, side = model.config.model.num_codes, 5
+    parts = []
+    for codes in torch.arange(k, device=model.device).split(64):
+        images = to_pictures(model.decode(codes[:, None, None].expand(-1, side, side)))
+        cell = images.shape[1] // side
+        parts.append(images[:, cell : (side - 1) * cell, cell : (side - 1) * cell])
+    return np.concatenate(parts)
+
+
+def card_of(model: VQVAEModel, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
+    """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it."""
+    decoded = decoded_codes(model)
+
+    def draw(code: int) -> Figure:
+        where = codes == code
+        title = f"code {code}: {where.mean():.2%} of all codes, in {where.any(axis=(1, 2)).mean():.0%} of the images"
+        return plots.code_card(title, decoded[code], where.mean(axis=0), code_patches(packed, codes, code, 16))
+
+    return draw
 
 
 def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
     """Usage histograms of several codebooks, one at a time by choice: label → counts [K]."""
     choice = w.ToggleButtons(options=list(usages), description="codebook")
     order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
+    scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
     return over_controls(
-        {"which": choice, "by_usage": order},
-        lambda which, by_usage: usage_histogram({which: usages[which]}, by_usage, width=8),
+        {"which": choice, "by_usage": order, "log": scale},
+        lambda which, by_usage, log: plots.usage_histogram({which: usages[which]}, by_usage, width=8, log=log),
+    )
+
+
+def sampling_explorer(model: VQVAEModel, prior: CodeTransformer, count: int = 8) -> w.VBox:
+    """New avatars by the causal prior, under temperature, top-k, top-p and seed."""
+    controls = {
+        "temperature": w.FloatSlider(1.0, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
+        "top_k": w.IntSlider(prior.num_codes, min=1, max=prior.num_codes, description="top-k", **_WAIT),
+        "top_p": w.FloatSlider(0.9, min=0.05, max=1.0, step=0.05, description="top-p", **_WAIT),
+        "seed": w.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", **_LABELS),
+    }
+
+    def draw(**drawing: Any) -> Figure:
+        codes = sample_codes(prior, count, progress=False, **drawing)
+        return plots.image_grid(to_pictures(model.decode(codes)), columns=count)
+
+    return over_controls(controls, draw, lambda **v: f"model.decode(sample_codes(prior, {count}, {_arguments(v)}))")
+
+
+def _arguments(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={round(v, 6) if isinstance(v, float) else repr(v)}" for name, v in values.items())
+
+
+def interpolation_explorer(
+    model: VQVAEModel, masked: CodeTransformer, x: Float[Tensor, "2 3 h w"], steps: int = 17
+) -> w.VBox:
+    """From one image to another by a slider, in each of the three ways; all frames are computed beforehand."""
+    a, b = x.split(1)
+    one, two = model.encode(a), model.encode(b)
+    calls = {
+        "blend": f"blend_latents(model, a, b, {steps})",
+        "exchange": f"model.decode(exchange_codes(model.encode(a), model.encode(b), {steps}))",
+        "likely": f"model.decode(exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
+    }
+    frames = {
+        "blend": blend_latents(model, a, b, steps),
+        "exchange": model.decode(exchange_codes(one, two, steps)),
+        "likely": model.decode(exchange_likely(masked, one, two, steps)),
+    }
+    pictures = {name: to_pictures(images) for name, images in frames.items()}
+    ends = to_pictures(x)
+    controls = {
+        "method": w.ToggleButtons(options=list(frames), description="method"),
+        "frame": w.IntSlider(0, min=0, max=steps - 1, description="frame", **_LABELS),
+    }
+
+    def draw(method: str, frame: int) -> Figure:
+        shown = [ends[0], pictures[method][frame], ends[1]]
+        return plots.image_grid(shown, columns=3, titles=["from", f"{method}, {frame} of {steps - 1}", "to"], side=1.8)
+
+    return over_controls(controls, draw, lambda method, frame: f"{calls[method]}[{frame}]")
+
+
+def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
+    """Versions of the same pictures, wiped over each other by a slider: choose what is left and what is right of it."""
+    names = list(pictures)
+    controls = {
+        "left": w.Dropdown(options=names, value=names[-2], description="left", **_LABELS),
+        "right": w.Dropdown(options=names, value=names[-1], description="right", **_LABELS),
+        "share": w.FloatSlider(0.5, min=0, max=1, step=0.02, description="share", **_LABELS),
+    }
+    return over_controls(
+        controls,
+        lambda left, right, share: plots.wiped(pictures[left], pictures[right], share, (left, right)),
+        lambda left, right, share: f"plots.wiped(rows[{left!r}], rows[{right!r}], {share:g}, ({left!r}, {right!r}))",
     )

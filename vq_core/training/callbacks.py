@@ -110,7 +110,10 @@ def signals_given_back() -> Iterator[None]:
 
 
 class Pictures(Callback):
-    """Every few hundred steps: a grid of validation images above their reconstructions, and the usage histogram."""
+    """Every few hundred steps: a grid of validation images above their reconstructions, and the usage histogram.
+
+    That of the validation images is taken at every validation.
+    """
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
         self.run, self.history, self.images = run, history, images
@@ -138,6 +141,10 @@ class Pictures(Callback):
         if module.quantize:
             self.history.log_usage(module.usage.cpu().numpy(), module.steps_done)
             module.usage.zero_()
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        if module.quantize:
+            self.history.log_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
 
     @torch.no_grad()
     def reconstruct(self, module: VQVAEModel) -> Tensor:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vq_core.config import Config, data_dir
 
+Split = Literal["train", "val"]
 PRIORS = ("prior", "masked")  # kinds of runs that learn codes
 # Settings that decide what each kind of run computes; the rest (logging, device, sweep …) does not change its name.
 _GROUPS = {
@@ -108,9 +109,12 @@ class Run:
         rows = [(row["step"], row[name]) for row in self.history() if name in row]
         return np.array([s for s, _ in rows]), np.array([v for _, v in rows])
 
-    def usage(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps [t] and how often each code was chosen since the entry before [t, K]."""
-        rows = _read_lines(self.folder / "usage.jsonl")
+    def usage(self, split: Split = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Steps [t] and how often each code was chosen [t, K].
+
+        In training since the entry before, on the validation images in one pass over all of them.
+        """
+        rows = [row for row in _read_lines(self.folder / "usage.jsonl") if row.get("split", "train") == split]
         return np.array([row["step"] for row in rows]), np.array([row["counts"] for row in rows])
 
     @rank_zero_only
@@ -192,8 +196,9 @@ class History(Logger):
             file.write(json.dumps(row) + "\n")
 
     @rank_zero_only
-    def log_usage(self, counts: np.ndarray, step: int) -> None:
+    def log_usage(self, counts: np.ndarray, step: int, split: Split = "train") -> None:
         """Append one usage histogram."""
-        self.latest_usage = (step, counts.copy())
+        if split == "train":
+            self.latest_usage = (step, counts.copy())
         with (self.run.folder / "usage.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "counts": counts.astype(int).tolist()}) + "\n")
+            file.write(json.dumps({"step": step, "split": split, "counts": counts.astype(int).tolist()}) + "\n")

@@ -94,7 +94,7 @@ class VQVAEModel(StepModule):
         self._worst: list[tuple[Tensor, Tensor]] = []
         self._running: dict[str, Tensor] = {}
         self._val: dict[str, Tensor] = {}  # sums over the images validated so far
-        self._val_usage = torch.zeros(0)
+        self.val_usage = torch.zeros(0)  # of the validation images, in the last pass over them
 
     @classmethod
     def load(cls, run_or_checkpoint: str | Path) -> "VQVAEModel":
@@ -257,7 +257,7 @@ class VQVAEModel(StepModule):
     # --- validation -----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._val, self._val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
+        self._val, self.val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
 
     def validation_step(self, x: Images, batch_idx: int) -> None:
         out = self.reconstruct(x)
@@ -268,11 +268,12 @@ class VQVAEModel(StepModule):
         for name, value in terms.items():
             self._val[name] = self._val.get(name, 0) + value.float() * len(x)
         if out.quantized is not None:
-            self._val_usage += usage(out.quantized.indices, self.config.model.num_codes)
+            self.val_usage += usage(out.quantized.indices, self.config.model.num_codes)
 
     def on_validation_epoch_end(self) -> None:
         sums = dict(zip(self._val, total(torch.stack(list(self._val.values()))).tolist(), strict=True))
-        images, counts = sums.pop("images"), total(self._val_usage)
+        images = sums.pop("images")
+        self.val_usage = counts = total(self.val_usage)
         values = {name: value / images for name, value in sums.items()}
         values["sharpness"] = values.pop("energy_rec") / values.pop("energy")
         if self.quantize:

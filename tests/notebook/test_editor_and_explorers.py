@@ -1,0 +1,172 @@
+"""The code editor and the explorers, driven from code as a browser would drive them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vq_core.config import load_config
+from vq_core.data.augment import to_pictures
+from vq_core.generation.editing import decode_edited
+from vq_core.generation.sampling import sample_codes
+from vq_core.models import CodeTransformer
+from vq_core.notebook import widgets
+from vq_core.notebook.editor import CodeEditor
+from vq_core.training.vqvae_module import VQVAEModel
+
+
+@pytest.fixture(scope="module")
+def model() -> VQVAEModel:
+    torch.manual_seed(0)
+    return VQVAEModel(load_config("smoke", [])).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def prior(model: VQVAEModel, causal: bool) -> CodeTransformer:
+    torch.manual_seed(0)
+    return CodeTransformer(model.config.model.num_codes, 16, dim=16, layers=1, heads=2, causal=causal).eval()
+
+
+@pytest.fixture
+def editor(model: VQVAEModel, x: Tensor, tmp_path: Path) -> CodeEditor:
+    return CodeEditor(model, prior(model, causal=False), x, tmp_path / "edits")
+
+
+def shown(editor: CodeEditor) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(editor.canvas.picture)))
+
+
+def test_the_editor_shows_what_the_codes_decode_to(editor: CodeEditor, model: VQVAEModel) -> None:
+    before = editor.codes
+    editor.canvas.selected = [0, 1, 16]
+    editor.code.value = 7
+    editor.set.click()
+    expected = before.clone()
+    expected[0, 0, 0] = expected[0, 0, 1] = expected[0, 1, 0] = 7
+    assert torch.equal(editor.codes, expected)
+    np.testing.assert_array_equal(shown(editor), to_pictures(decode_edited(model, before, expected))[0])
+
+
+def test_copying_takes_the_other_avatars_codes(editor: CodeEditor) -> None:
+    editor.donor.value = 1
+    editor.canvas.selected = list(range(32))
+    editor.copy.click()
+    assert torch.equal(editor.codes[0, :2], editor.given[1, :2])
+    assert torch.equal(editor.codes[0, 2:], editor.given[0, 2:])
+
+
+def test_drawing_anew_changes_chosen_cells_only_and_differs_each_time(editor: CodeEditor) -> None:
+    editor.canvas.selected = list(range(64, 128))
+    seen = []
+    for _ in range(2):
+        editor.anew.click()
+        seen.append(editor.codes)
+        assert torch.equal(editor.codes[0, :4], editor.given[0, :4])
+        assert torch.equal(editor.codes[0, 8:], editor.given[0, 8:])
+    assert not torch.equal(*seen)
+
+
+def test_undo_and_redo_walk_through_the_steps(editor: CodeEditor) -> None:
+    states = [editor.codes]
+    assert editor.undo.disabled and editor.redo.disabled
+    for code in (3, 5):
+        editor.canvas.selected = [code]
+        editor.code.value = code
+        editor.set.click()
+        states.append(editor.codes)
+    for expected in (states[1], states[0], states[0]):  # the third finds nothing to undo
+        editor.undo.click()
+        assert torch.equal(editor.codes, expected)
+    editor.redo.click()
+    assert torch.equal(editor.codes, states[1])
+    editor.code.value = 9
+    editor.set.click()  # what had been undone is gone
+    assert editor.redo.disabled and not editor.undo.disabled
+
+
+def test_without_chosen_cells_nothing_happens_and_it_says_so(editor: CodeEditor) -> None:
+    editor.set.click()
+    assert "choose cells first" in editor.status.value and editor.undo.disabled
+
+
+def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model: VQVAEModel) -> None:
+    editor.atlas.selected = [4]
+    code = editor.code.value
+    editor.code.value = (code + 1) % model.config.model.num_codes
+    assert editor.atlas.selected != [4]
+    editor.code.value = code
+    assert editor.atlas.selected == [4]
+    sheet = np.asarray(Image.open(io.BytesIO(editor.atlas.picture)))
+    swatch = widgets.decoded_codes(model)[code]
+    side, column = swatch.shape[0], 4 % editor.atlas.columns
+    row = 4 // editor.atlas.columns
+    np.testing.assert_array_equal(sheet[row * side : (row + 1) * side, column * side : (column + 1) * side], swatch)
+
+
+def test_saving_keeps_picture_and_codes_and_overwrites_nothing(editor: CodeEditor) -> None:
+    editor.save.click()
+    editor.canvas.selected = [0]
+    editor.set.click()
+    editor.save.click()
+    assert sorted(path.name for path in editor.folder.iterdir()) == [
+        f"edit-{n}.{e}" for n in (1, 2) for e in ("npy", "png")
+    ]
+    np.testing.assert_array_equal(np.load(editor.folder / "edit-2.npy"), editor.codes[0])
+    np.testing.assert_array_equal(np.asarray(Image.open(editor.folder / "edit-2.png")), shown(editor))
+
+
+def test_another_avatar_starts_afresh(editor: CodeEditor) -> None:
+    editor.canvas.selected = [0]
+    editor.set.click()
+    editor.avatar.value = 1
+    assert torch.equal(editor.codes[0], editor.given[1]) and editor.undo.disabled and editor.canvas.selected == []
+
+
+def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    causal, grids = prior(model, causal=True), []
+    monkeypatch.setattr(
+        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
+    )
+    box = widgets.sampling_explorer(model, causal, count=2)
+    box.children[0].value, box.children[3].value = 0.7, 5
+    call = box.children[-1].value
+    again = eval(call, {"model": model, "sample_codes": sample_codes, "prior": causal})
+    assert "temperature=0.7" in call and "seed=5" in call
+    np.testing.assert_array_equal(grids[-1], to_pictures(again))
+
+
+@pytest.mark.parametrize("method", ["blend", "exchange", "likely"])
+def test_every_interpolation_call_gives_the_frame_shown(
+    model: VQVAEModel, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vq_core.generation import editing
+
+    grids: list[Any] = []
+    monkeypatch.setattr(
+        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
+    )
+    masked = prior(model, causal=False)
+    box = widgets.interpolation_explorer(model, masked, x[:2], steps=4)
+    box.children[0].value, box.children[1].value = method, 2
+    names = {name: getattr(editing, name) for name in ("blend_latents", "exchange_codes", "exchange_likely")}
+    frame = eval(box.children[-1].value, names | {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
+    np.testing.assert_array_equal(grids[-1][1], to_pictures(frame[None])[0])
+
+
+def test_the_wipe_shows_one_side_of_each() -> None:
+    black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
+    picture = widgets.plots.wiped(black, white, 0.25, ("a", "b")).axes[0].get_images()[0].get_array()
+    assert (picture[:, :2] == 0).all() and (picture[:, 2:] == 255).all()
+    box = widgets.wipe({"input": black, "a": black, "b": white})
+    before = box.children[3].value
+    box.children[2].value = 0.9
+    assert box.children[3].value != before and "0.9" in box.children[4].value

@@ -1,0 +1,185 @@
+"""The code editor: an avatar under its grid of codes, cells to choose, tools to change them, the result at once."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from vq_core.data.augment import to_pictures
+from vq_core.generation.editing import Codes, copy_region, decode_edited, paint
+from vq_core.generation.sampling import fill_codes
+from vq_core.models import CodeTransformer
+from vq_core.notebook.cell_picture import CellPicture
+from vq_core.notebook.widgets import decoded_codes
+from vq_core.training.vqvae_module import VQVAEModel
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+class CodeEditor(w.VBox):
+    """Edit avatars by their codes: choose cells by clicking or dragging, then say what becomes of them.
+
+    Args:
+        model: the autoencoder.
+        masked: the masked prior, which draws chosen cells anew given the others.
+        x: some images; one is edited, any of them can be copied from.
+        folder: where "save" puts `edit-N.png` and `edit-N.npy` (the codes).
+    """
+
+    def __init__(
+        self, model: VQVAEModel, masked: CodeTransformer, x: Float[Tensor, "n 3 height width"], folder: Path
+    ) -> None:
+        self.model, self.masked, self.folder = model, masked, folder
+        self.given = model.encode(x)  # [n, h, w]
+        self._steps: list[tuple[str, Codes]] = []  # what was done, and the codes after it [1, h, w]
+        self._at, self._seed = 0, 0
+        grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
+
+        self.canvas = CellPicture(rows=grid, columns=grid, width=400, title="click or drag to choose cells")
+        self.before = w.Image(format="png", width=160)
+        decoded = decoded_codes(model)
+        self._atlas_order = _by_looks(decoded)
+        self.atlas = _atlas(decoded, self._atlas_order)
+        self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
+        self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
+        self.code = w.BoundedIntText(0, 0, masked.num_codes - 1, description="code", layout=w.Layout(width="160px"))
+        self.set, self.copy = _button("set code", "pencil"), _button("copy from", "copy")
+        self.anew, self.clear = _button("draw anew", "magic"), _button("choose none", "square-o")
+        self.undo, self.redo = _button("undo", "undo"), _button("redo", "repeat")
+        self.save = _button("save", "save")
+        self.status = w.HTML()
+
+        self.avatar.observe(lambda _: self._start(), names="value")
+        self.atlas.observe(self._on_atlas, names="selected")
+        self.code.observe(lambda _: self._show_code(), names="value")
+        self.canvas.observe(lambda _: self._say(), names="selected")
+        self.set.on_click(lambda _: self._apply(f"code {self.code.value}", self._painted))
+        self.copy.on_click(lambda _: self._apply(f"copied from {self.donor.label}", self._copied))
+        self.anew.on_click(lambda _: self._apply("drawn anew", self._drawn))
+        self.clear.on_click(lambda _: setattr(self.canvas, "selected", []))
+        self.undo.on_click(lambda _: self._go(-1))
+        self.redo.on_click(lambda _: self._go(+1))
+        self.save.on_click(lambda _: self._save())
+        self._start()
+        self._show_code()
+        tools = w.VBox(
+            [
+                self.avatar,
+                w.HBox([self.set, self.code]),
+                w.HBox([self.copy, self.donor]),
+                w.HBox([self.anew, self.clear]),
+                w.HBox([self.undo, self.redo, self.save]),
+                w.HTML("before:"),
+                self.before,
+            ]
+        )
+        super().__init__([w.HBox([self.canvas, tools, self.atlas]), self.status])
+
+    @property
+    def codes(self) -> Codes:
+        """The codes as edited so far [1, h, w]."""
+        return self._steps[self._at][1]
+
+    @property
+    def mask(self) -> Tensor:
+        """The chosen cells, bool [h, w]."""
+        flat = torch.zeros(self.given[0].numel(), dtype=torch.bool)
+        flat[list(self.canvas.selected)] = True
+        return flat.view(self.given.shape[1:])
+
+    def _start(self) -> None:
+        codes = self.given[self.avatar.value][None]
+        self._steps, self._at = [("as it was", codes)], 0
+        self.before.value = _png(to_pictures(self.model.decode(codes))[0])
+        self.canvas.selected = []
+        self._draw()
+
+    def _painted(self, mask: Tensor) -> Codes:
+        return paint(self.codes, mask, self.code.value)
+
+    def _copied(self, mask: Tensor) -> Codes:
+        return copy_region(self.codes, self.given[self.donor.value][None], mask)
+
+    def _drawn(self, mask: Tensor) -> Codes:
+        self._seed += 1  # another proposal each time
+        return fill_codes(
+            self.masked,
+            1,
+            start=self.codes,
+            keep=~mask.to(self.codes.device),
+            top_p=0.9,
+            seed=self._seed,
+            progress=False,
+        )
+
+    def _apply(self, done: str, change: Any) -> None:
+        if not self.canvas.selected:
+            self._say("choose cells first: click or drag over the picture")
+            return
+        self._steps = [*self._steps[: self._at + 1], (f"{len(self.canvas.selected)} cells {done}", change(self.mask))]
+        self._at += 1
+        self._draw()
+
+    def _go(self, by: int) -> None:
+        self._at = min(max(0, self._at + by), len(self._steps) - 1)
+        self._draw()
+
+    def _picture(self) -> np.ndarray:
+        return to_pictures(decode_edited(self.model, self._steps[0][1], self.codes))[0]
+
+    def _draw(self) -> None:
+        self.canvas.picture = _png(self._picture())
+        self.undo.disabled, self.redo.disabled = self._at == 0, self._at == len(self._steps) - 1
+        self._say()
+
+    def _say(self, text: str = "") -> None:
+        done = f"step {self._at} of {len(self._steps) - 1}: {self._steps[self._at][0]}"
+        self.status.value = f"{text or f'{len(self.canvas.selected)} cells chosen'} · {done}"
+
+    def _on_atlas(self, change: object = None) -> None:
+        chosen = self.atlas.selected[0] if self.atlas.selected else 0
+        if chosen < len(self._atlas_order):
+            self.code.value = int(self._atlas_order[chosen])
+
+    def _show_code(self) -> None:
+        self.atlas.selected = [int(np.flatnonzero(self._atlas_order == self.code.value)[0])]
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self.folder.glob("edit-*.png"))) + 1
+        path = self.folder / f"edit-{number}.png"
+        Image.fromarray(self._picture()).save(path)
+        np.save(path.with_suffix(".npy"), self.codes[0].cpu().numpy())
+        self._say(f"saved {path}")
+
+
+def _button(text: str, icon: str) -> w.Button:
+    return w.Button(description=text, icon=icon, layout=w.Layout(width="120px"))
+
+
+def _by_looks(decoded: np.ndarray) -> np.ndarray:
+    """The codes in an order in which neighbours look alike: by the first principal component of what they decode to."""
+    flat = decoded.reshape(len(decoded), -1).astype(np.float32)
+    return PCA(1, random_state=0).fit_transform(flat)[:, 0].argsort()
+
+
+def _atlas(decoded: np.ndarray, order: np.ndarray) -> CellPicture:
+    """All codes as one clickable picture, in the given order; each as the middle of what it decodes to."""
+    columns = math.ceil(len(order) ** 0.5)
+    rows, side = math.ceil(len(order) / columns), decoded.shape[1]
+    tiles = np.full((rows * columns, side, side, 3), 255, dtype=np.uint8)
+    tiles[: len(order)] = decoded[order]
+    sheet = tiles.reshape(rows, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+    return CellPicture(picture=_png(sheet), rows=rows, columns=columns, many=False, width=400, title="all codes")
