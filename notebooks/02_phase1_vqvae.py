@@ -22,8 +22,8 @@ from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
-from vq_core.notebook.widgets import usage_explorer
-from vq_core.training.phases import pick_device, train_phase1
+from vq_core.notebook.widgets import UsageExplorer, card_of
+from vq_core.training.phases import extract_codes, pick_device, train_phase1
 from vq_core.training.vqvae_module import VQVAEModel
 
 # %% [markdown]
@@ -122,16 +122,29 @@ plots.usage_over_time(moments, counts)
 # **You should see** an even green, early on with some dark rows that light up when a reset gives them a place.
 
 # %% [markdown]
-# The same as a histogram: drag the slider, or press play.
+# The same as a histogram: drag the slider, or press play. Click on a bar (or type its number) to see what that code
+# decodes to, where in the image it occurs, and patches of images that map to it.
 
 # %%
-explorer = usage_explorer(run)
-explorer.children[1].value = 0
-explorer.children[1].value = len(moments) - 1
+card = card_of(model, packed, extract_codes(run, config))
+explorer = UsageExplorer({"phase 1": run}, card)
+explorer.step.value = int(moments[0])
+explorer.step.value = int(moments[-1])
+explorer.histogram.selected = [config.model.num_codes // 3]
 display(explorer)
 
 # %% [markdown]
-# **You should see** the hill grow broader and flatter to the right.
+# **You should see** the hill grow broader and flatter to the right. Red codes are dead, orange ones rare, purple ones used more
+# than five times the mean.
+
+# %% [markdown]
+# One such card, for readers without a kernel:
+
+# %% tags=["picture-code"]
+card(explorer.code.value)
+
+# %% [markdown]
+# **You should see** patches that resemble each other, and a place where they are at home.
 
 # %% [markdown]
 # And without a slider, the first and the last entry beside each other:

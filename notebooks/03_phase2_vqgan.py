@@ -14,7 +14,7 @@
 # from a real image; the decoder learns to convince it.
 
 # %%
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
@@ -22,6 +22,7 @@ from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
+from vq_core.notebook.widgets import UsageExplorer, wipe
 from vq_core.training.phases import finished, pick_device, train_phase2
 from vq_core.training.schedules import gan_weight
 from vq_core.training.vqvae_module import VQVAEModel
@@ -97,6 +98,14 @@ plots.rows_of_images(rows)
 # **You should see** the third row closer to the first in sharpness, at the same colours and poses.
 
 # %% [markdown]
+# The two wiped over each other: drag the slider.
+
+# %%
+explorer = wipe({name: images[:5] for name, images in rows.items()})
+explorer.children[2].value = 0.4
+display(explorer)
+
+# %% [markdown]
 # Eyes, enlarged:
 
 # %%
@@ -129,6 +138,27 @@ plots.bars({phase: f["sharpness"] for phase, f in figures.items()}, "sharpness (
 # %% [markdown]
 # **You should see** sharpness nearer to 1 than in Phase 1 (`demo`: 0.85 and more), PSNR at most 0.7 dB lower, and no fewer
 # codes in use.
+
+# %% [markdown]
+# ## 6. The codebook in both phases
+#
+# Bars are Phase 1, the line is Phase 2, each sorted by its own usage.
+
+# %%
+explorer = UsageExplorer({"phase 1": phase1, "phase 2": run})
+explorer.scale.value = True
+explorer.split.value = "val"
+display(explorer)
+
+# %% [markdown]
+# The last entries of both, on validation images:
+
+# %%
+(_, first), (_, second) = phase1.usage("val"), run.usage("val")
+plots.usage_histogram({"phase 1": first[-1]}, other=("phase 2", second[-1]))
+
+# %% [markdown]
+# **You should see** two codebooks used nearly alike: Phase 2 must not lose codes.
 
 # %% [markdown]
 # ## When something is off

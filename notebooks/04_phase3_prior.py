@@ -16,16 +16,20 @@
 
 # %%
 import torch
+from IPython.display import display
 
 from vq_core.config import active_profile, load_config
 from vq_core.data.augment import to_pictures
 from vq_core.data.datamodule import images_of, load_images
+from vq_core.evaluation.analysis import decoded_codes
 from vq_core.evaluation.memorization import novelty
 from vq_core.evaluation.report import bits_figures, reconstruct_held_out
 from vq_core.generation import editing
 from vq_core.generation.sampling import fill_codes, sample_codes
 from vq_core.notebook import plots
+from vq_core.notebook.editor import CodeEditor
 from vq_core.notebook.monitor import LiveView
+from vq_core.notebook.widgets import interpolation_explorer, sampling_explorer
 from vq_core.training.phases import extract_codes, finished, pick_device, train_masked, train_prior
 from vq_core.training.prior_module import PriorModel
 from vq_core.training.vqvae_module import VQVAEModel
@@ -154,6 +158,14 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 # **You should see** one avatar six times in the first row (k = 1 leaves no choice), and more variety below.
 
 # %% [markdown]
+# All of it to play with; the line below the picture is the call that draws it, to be copied into a script.
+
+# %%
+explorer = sampling_explorer(model, prior)
+explorer.children[3].value = 1
+display(explorer)
+
+# %% [markdown]
 # ## 9. Many codes at once
 #
 # The masked prior fills a whole grid in a few passes: in each the codes that it is surest of stay. It is faster, and less
@@ -226,6 +238,22 @@ plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *chan
 # leave every pixel as it was.
 
 # %% [markdown]
+# Now by hand. Click or drag over the avatar to choose cells; then set a code (chosen from all codes on the right), copy from
+# another avatar, or let the masked prior draw them anew, as often as you like. Undo and redo walk through the steps.
+
+# %%
+sitters = images_of(packed, packed.val_rows[:6]).to(device)
+editor = CodeEditor(model, masked, sitters, decoded_codes(model, codes), run.folder / "edits")
+editor.canvas.selected = [side * row + column for row in range(5, 9) for column in range(4, 12)]
+editor.anew.click()
+editor.undo.click()
+editor.redo.click()
+display(editor)
+
+# %% [markdown]
+# **You should see** the avatar with other eyes than before. "save" writes the picture and its codes into the run's folder.
+
+# %% [markdown]
 # ## 13. Variations
 #
 # A share of the codes, scattered over the avatar, is forgotten and drawn anew: the more, the less of it is left.
@@ -254,6 +282,15 @@ plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()
 # %% [markdown]
 # **You should see** three journeys between the same two ends: a cross-fade that snaps to what codes can say, a mosaic that
 # changes over everywhere at once, and one whose changes go part by part, with fewer broken frames between.
+
+# %% [markdown]
+# Any two, step by step:
+
+# %%
+explorer = interpolation_explorer(model, masked, sitters[:2])
+explorer.children[0].value = "likely"
+explorer.children[1].value = 8
+display(explorer)
 
 # %% [markdown]
 # ## Check

@@ -8,9 +8,11 @@ import torch
 from scipy.stats import entropy
 
 from vq_core.config import load_config
+from vq_core.data.augment import to_pictures
 from vq_core.data.avatars import write_avatars
 from vq_core.data.ingest import DataError, PackedImages, ingest
 from vq_core.evaluation import analysis
+from vq_core.training.vqvae_module import VQVAEModel
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,20 @@ def test_patches_hold_the_cell_that_has_the_code(packed: PackedImages, codes: np
     np.testing.assert_array_equal(middle, packed.images[3, 24:36, 32:44])
     np.testing.assert_array_equal(corner, packed.images[6, 0:12, 52:64])
     assert analysis.code_patches(packed, grids, 7, 4, margin=0)[0].shape == (4, 4, 3)
+
+
+def test_decoded_codes_are_what_stands_where_the_code_does(codes: np.ndarray) -> None:
+    """One code in one place: its cell of the decoded image, with its neighbours; grey where a code is nowhere."""
+    torch.manual_seed(0)
+    model = VQVAEModel(load_config("smoke", [])).eval().requires_grad_(False)
+    grids = codes[:3].copy()
+    grids[grids == 5] = 4
+    grids[1, 7, 9] = 5
+    typical = analysis.decoded_codes(model, grids)
+    whole = to_pictures(model.decode(torch.from_numpy(grids.astype(np.int64))))
+    cell = whole.shape[1] // 16
+    np.testing.assert_array_equal(typical[5], whole[1, 6 * cell : 9 * cell, 8 * cell : 11 * cell])
+    assert (typical[8:] == 128).all() and len(typical) == model.config.model.num_codes
 
 
 def test_usage_by_position_against_scipy(codes: np.ndarray) -> None:

@@ -38,7 +38,12 @@ def prior(model: VQVAEModel, causal: bool) -> CodeTransformer:
 
 @pytest.fixture
 def editor(model: VQVAEModel, x: Tensor, tmp_path: Path) -> CodeEditor:
-    return CodeEditor(model, prior(model, causal=False), x, tmp_path / "edits")
+    return CodeEditor(model, prior(model, causal=False), x, swatches(model), tmp_path / "edits")
+
+
+def swatches(model: VQVAEModel) -> np.ndarray:
+    count = model.config.model.num_codes
+    return np.random.default_rng(0).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
 
 
 def shown(editor: CodeEditor) -> np.ndarray:
@@ -106,7 +111,7 @@ def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model
     editor.code.value = code
     assert editor.atlas.selected == [4]
     sheet = np.asarray(Image.open(io.BytesIO(editor.atlas.picture)))
-    swatch = widgets.decoded_codes(model)[code]
+    swatch = swatches(model)[code]
     side, column = swatch.shape[0], 4 % editor.atlas.columns
     row = 4 // editor.atlas.columns
     np.testing.assert_array_equal(sheet[row * side : (row + 1) * side, column * side : (column + 1) * side], swatch)

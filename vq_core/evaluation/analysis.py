@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -14,12 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from vq_core.data.augment import to_pictures
 from vq_core.data.ingest import DataError
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.memorization import cell_means
 from vq_core.evaluation.metrics import usage
 from vq_core.models.quantizer_ema import nearest_codes, perplexity
 from vq_core.training.kmeans_init import inertia
+from vq_core.training.vqvae_module import VQVAEModel
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ def code_patches(
         side = (2 * margin + 1) * cell
         patches.append(packed.images[images[n], top : top + side, left : left + side])
     return patches
+
+
+@torch.no_grad()
+def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
+    """What each code decodes to, with one cell around it: of its places in some decoded images the most typical one.
+
+    The decoder never sees a code alone, so the mean over the places where it stands is taken, and of the places that
+    which is nearest to it. Grey for codes that stand nowhere in these images.
+    """
+    grids = torch.from_numpy(codes[:images].astype(np.int64))
+    decoded = np.concatenate([to_pictures(model.decode(part.to(model.device))) for part in grids.split(64)])
+    cell = decoded.shape[1] // codes.shape[1]
+    padded = np.pad(decoded, ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
+    windows = sliding_window_view(padded, (3 * cell, 3 * cell), axis=(1, 2))[:, ::cell, ::cell]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3)  # [n, h, w, s, s, 3], a view
+    typical = np.full((model.config.model.num_codes, 3 * cell, 3 * cell, 3), 128, dtype=np.uint8)
+    for code in np.unique(codes[:images]):
+        own = patches[np.nonzero(codes[:images] == code)]
+        far = ((own - own.mean(axis=0)) ** 2).sum(axis=(1, 2, 3))
+        typical[code] = own[far.argmin()]
+    return typical
 
 
 def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -18,7 +18,6 @@ from vq_core.generation.editing import Codes, copy_region, decode_edited, paint
 from vq_core.generation.sampling import fill_codes
 from vq_core.models import CodeTransformer
 from vq_core.notebook.cell_picture import CellPicture
-from vq_core.notebook.widgets import decoded_codes
 from vq_core.training.vqvae_module import VQVAEModel
 
 
@@ -35,11 +34,17 @@ class CodeEditor(w.VBox):
         model: the autoencoder.
         masked: the masked prior, which draws chosen cells anew given the others.
         x: some images; one is edited, any of them can be copied from.
+        decoded: a picture of each code for the atlas, from `decoded_codes`.
         folder: where "save" puts `edit-N.png` and `edit-N.npy` (the codes).
     """
 
     def __init__(
-        self, model: VQVAEModel, masked: CodeTransformer, x: Float[Tensor, "n 3 height width"], folder: Path
+        self,
+        model: VQVAEModel,
+        masked: CodeTransformer,
+        x: Float[Tensor, "n 3 height width"],
+        decoded: UInt8[np.ndarray, "k s s 3"],
+        folder: Path,
     ) -> None:
         self.model, self.masked, self.folder = model, masked, folder
         self.given = model.encode(x)  # [n, h, w]
@@ -49,7 +54,6 @@ class CodeEditor(w.VBox):
 
         self.canvas = CellPicture(rows=grid, columns=grid, width=400, title="click or drag to choose cells")
         self.before = w.Image(format="png", width=160)
-        decoded = decoded_codes(model)
         self._atlas_order = _by_looks(decoded)
         self.atlas = _atlas(decoded, self._atlas_order)
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
@@ -170,8 +174,9 @@ def _button(text: str, icon: str) -> w.Button:
 
 
 def _by_looks(decoded: np.ndarray) -> np.ndarray:
-    """The codes in an order in which neighbours look alike: by the first principal component of what they decode to."""
-    flat = decoded.reshape(len(decoded), -1).astype(np.float32)
+    """The codes in an order in which neighbours look alike: by the first principal component of their middles."""
+    third = decoded.shape[1] // 3
+    flat = decoded[:, third:-third, third:-third].reshape(len(decoded), -1).astype(np.float32)
     return PCA(1, random_state=0).fit_transform(flat)[:, 0].argsort()
 
 

@@ -5,14 +5,13 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from vq_core.data.augment import to_pictures
 from vq_core.data.packed import PackedImages
-from vq_core.evaluation.analysis import code_patches
+from vq_core.evaluation.analysis import code_patches, decoded_codes
 from vq_core.generation.editing import blend_latents, exchange_codes, exchange_likely
 from vq_core.generation.sampling import sample_codes
 from vq_core.models import CodeTransformer
@@ -71,7 +70,9 @@ class UsageExplorer(w.VBox):
         self.step = w.IntSlider(last, first, last, between, description="step", **_WAIT, layout=w.Layout(width="60%"))
         self.play = w.Play(min=first, max=last, step=between, value=first, interval=500)
         w.jslink((self.play, "value"), (self.step, "value"))
-        self.split = w.ToggleButtons(options={"training": "train", "validation": "val"}, description="images")
+        logged = all(len(steps) for steps, _ in self._usages["val"].values())  # not before the first validation
+        options = {"training": "train"} | ({"validation": "val"} if logged else {})
+        self.split = w.ToggleButtons(options=options, description="images")
         self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
         self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
         for buttons in (self.split, self.order, self.scale):
@@ -122,21 +123,9 @@ class UsageExplorer(w.VBox):
             self.card.value = plots.png_of(self._draw_card(self.code.value))
 
 
-@torch.no_grad()
-def decoded_codes(model: VQVAEModel) -> UInt8[np.ndarray, "k s s 3"]:
-    """What each code decodes to among its like: the middle of a small grid filled with it, one cell and its margin."""
-    k, side = model.config.model.num_codes, 5
-    parts = []
-    for codes in torch.arange(k, device=model.device).split(64):
-        images = to_pictures(model.decode(codes[:, None, None].expand(-1, side, side)))
-        cell = images.shape[1] // side
-        parts.append(images[:, cell : (side - 1) * cell, cell : (side - 1) * cell])
-    return np.concatenate(parts)
-
-
 def card_of(model: VQVAEModel, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
     """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it."""
-    decoded = decoded_codes(model)
+    decoded = decoded_codes(model, codes)
 
     def draw(code: int) -> Figure:
         where = codes == code
