@@ -21,6 +21,7 @@ from vq_core.training.runs import Run
 from vq_core.training.vqvae_module import VQVAEModel
 
 _LABELS = {"style": {"description_width": "90px"}}
+_AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # a box would stretch a picture to its own width
 _WAIT = {**_LABELS, "continuous_update": False}  # drawn anew when the slider is let go
 
 
@@ -32,7 +33,8 @@ def over_controls(
     Where `call` is given, the function call for the same values stands under the picture, to be copied into a script.
     The box has the controls first, then the `Image`, then the call.
     """
-    image, shown = w.Image(format="png"), w.Textarea(disabled=False, layout=w.Layout(width="95%", height="52px"))
+    image = w.Image(format="png", layout=_AS_IT_IS)
+    shown = w.Textarea(layout=w.Layout(width="95%", height="52px"))
 
     def redraw(change: object = None) -> None:
         values = {name: control.value for name, control in controls.items()}
@@ -68,20 +70,21 @@ class UsageExplorer(w.VBox):
         first, last = int(steps[0]), int(steps[-1])
         between = max(1, (last - first) // max(1, len(steps) - 1))
         self.step = w.IntSlider(last, first, last, between, description="step", **_WAIT, layout=w.Layout(width="60%"))
-        self.play = w.Play(min=first, max=last, step=between, value=first, interval=500)
+        self.play = w.Play(min=first, max=last, step=between, value=last, interval=500)
         w.jslink((self.play, "value"), (self.step, "value"))
+        self.play.observe(self._from_the_start, names="playing")
         logged = all(len(steps) for steps, _ in self._usages["val"].values())  # not before the first validation
         options = {"training": "train"} | ({"validation": "val"} if logged else {})
         self.split = w.ToggleButtons(options=options, description="images")
         self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
         self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
         for buttons in (self.split, self.order, self.scale):
-            buttons.style.button_width = "80px"
+            buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
         codes = next(iter(self._usages["train"].values()))[1].shape[1]
         self.histogram.columns = codes
         self.code = w.BoundedIntText(0, 0, codes - 1, description="code", **_LABELS)
-        self.card, self._draw_card = w.Image(format="png"), card
+        self.card, self._draw_card = w.Image(format="png", layout=_AS_IT_IS), card
         self._codes = np.arange(codes)  # which code each bar stands for
         for control in (self.step, self.split, self.order, self.scale):
             control.observe(self._redraw, names="value")
@@ -91,6 +94,10 @@ class UsageExplorer(w.VBox):
         self._on_code()
         rows = [w.HBox([self.play, self.step]), w.HBox([self.split, self.order, self.scale]), self.histogram]
         super().__init__([*rows, *([self.code, self.card] if card is not None else [])])
+
+    def _from_the_start(self, change: object = None) -> None:
+        if self.play.playing and self.play.value >= self.play.max:
+            self.play.value = self.step.value = self.play.min
 
     def _redraw(self, change: object = None) -> None:
         usages = {n: _usage_at(usage, self.step.value) for n, usage in self._usages[self.split.value].items()}

@@ -1,0 +1,173 @@
+"""Each notebook in a real JupyterLab in a real browser: run, looked through, and its widgets moved.
+
+Pictures of what was seen go to the folder that VQ_SCREENSHOTS names, where it is set.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import NOTEBOOKS, Lab, OpenNotebook, source
+from playwright.sync_api import Locator
+
+Opener = Callable[[str], OpenNotebook]
+NAMES = sorted(path.name for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+def keep(place: Locator, name: str) -> None:
+    if folder := os.environ.get("VQ_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        place.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def changed(place: Locator, before: bytes) -> bytes:
+    """The place's picture when it differs from an earlier one and has come to rest."""
+    last = b""
+    for _ in range(60):
+        now = place.screenshot()
+        if now == last != before:
+            return now
+        last = now
+        place.page.wait_for_timeout(500)
+    raise AssertionError("the picture did not change, or did not come to rest")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_runs_and_shows_its_widgets(open_notebook: Opener, name: str) -> None:
+    notebook = open_notebook(name)
+    notebook.run_all()
+    cells = notebook.cells()
+    errors = [out for cell in cells for out in cell.get("outputs", []) if out["output_type"] == "error"]
+    assert not errors, f"{errors[0]['ename']}: {errors[0]['evalue']}"
+    code = [cell for cell in cells if cell["cell_type"] == "code" and source(cell).strip()]
+    assert all(cell["execution_count"] for cell in code)
+    for number in range(len(cells)):  # outputs are drawn when they come into view
+        notebook.show(number)
+        assert "Error displaying widget" not in notebook.page.locator(".jp-Notebook").inner_text(), source(
+            cells[number]
+        )
+    assert notebook.complaints == []
+    drive = {"02": drive_histogram, "03": drive_wipe, "04": drive_notebook_04}.get(name[:2])
+    if drive is not None:
+        drive(notebook)
+    assert notebook.complaints == []
+
+
+def widget_cell(notebook: OpenNotebook, text: str) -> Locator:
+    """The output area of the cell with a text in its code."""
+    notebook.go_to(text)
+    output = notebook.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea")
+    output.locator(".jupyter-widgets").first.wait_for()
+    output.scroll_into_view_if_needed()
+    notebook.page.wait_for_timeout(500)
+    return output
+
+
+def click_at(place: Locator, x: float, y: float) -> None:
+    """Click at shares of a place's width and height."""
+    box = place.bounding_box()
+    assert box is not None
+    place.click(position={"x": x * box["width"], "y": y * box["height"]})
+
+
+def drive_histogram(notebook: OpenNotebook) -> None:
+    """The slider changes the histogram; a click on a bar changes the card; the live view is one picture."""
+    output = widget_cell(notebook, "UsageExplorer(")
+    histogram, card = output.locator(".vq-cells"), output.locator("img.widget-image")
+    keep(output, "histogram")
+    before = histogram.screenshot()
+    output.locator(".noUi-handle").first.focus()
+    notebook.page.keyboard.press("Home")
+    earlier = changed(histogram, before)
+    notebook.page.keyboard.press("End")
+    assert changed(histogram, earlier) == before
+    shown = card.screenshot()
+    click_at(histogram, 0.3, 0.6)
+    changed(card, shown)
+    output.get_by_role("button", name="by code").click()
+    changed(histogram, before)
+    (training,) = [cell for cell in notebook.cells() if "train_phase1(config, LiveView)" in source(cell)]
+    pictures = [out for out in training["outputs"] if "image/png" in out.get("data", {})]
+    assert len(pictures) == 1
+
+
+def drive_wipe(notebook: OpenNotebook) -> None:
+    output = widget_cell(notebook, "wipe({")
+    picture = output.locator("img.widget-image")
+    before = picture.screenshot()
+    output.locator(".noUi-handle").focus()
+    for _ in range(10):
+        notebook.page.keyboard.press("ArrowRight")
+    changed(picture, before)
+
+
+def drive_notebook_04(notebook: OpenNotebook) -> None:
+    """Sampling by another seed; frames by the slider; a code set by clicks in the editor, and undone."""
+    output = widget_cell(notebook, "sampling_explorer(")
+    picture, seed = output.locator("img.widget-image"), output.locator("input[type=number]")
+    before = picture.screenshot()
+    seed.fill("7")
+    seed.press("Enter")
+    changed(picture, before)
+    assert "seed=7" in output.locator("textarea").input_value()
+
+    output = widget_cell(notebook, "CodeEditor(")
+    canvas, atlas = output.locator(".vq-cells").first, output.locator(".vq-cells").last
+    output.get_by_role("button", name="choose none").click()
+    notebook.page.wait_for_timeout(500)
+    unchosen = canvas.screenshot()
+    click_at(canvas, 0.5, 0.4)
+    chosen = changed(canvas, unchosen)
+    start, end = canvas.bounding_box(), canvas.bounding_box()
+    assert start is not None and end is not None
+    notebook.page.mouse.move(start["x"] + 0.3 * start["width"], start["y"] + 0.2 * start["height"])
+    notebook.page.mouse.down()
+    notebook.page.mouse.move(start["x"] + 0.7 * start["width"], start["y"] + 0.2 * start["height"], steps=12)
+    notebook.page.mouse.up()
+    dragged = changed(canvas, chosen)
+    assert "cells chosen" in output.inner_text()
+    click_at(atlas, 0.1, 0.05)
+    notebook.page.wait_for_timeout(500)
+    output.get_by_role("button", name="set code").click()
+    painted = changed(canvas, dragged)
+    keep(output, "editor")
+    output.get_by_role("button", name="undo").click()
+    assert changed(canvas, painted) == dragged
+    output.get_by_role("button", name="redo").click()
+    assert changed(canvas, dragged) == painted
+
+    output = widget_cell(notebook, "interpolation_explorer(")
+    picture = output.locator("img.widget-image")
+    before = picture.screenshot()
+    output.locator(".noUi-handle").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    changed(picture, before)
+
+
+def test_an_interrupted_training_goes_on_when_its_cell_is_run_again(open_notebook: Opener, lab: Lab) -> None:
+    """Interrupted while the live view is drawn; afterwards there is one picture, and the run has reached its end."""
+    notebook = nbformat.read(lab.folder / "02_phase1_vqvae.ipynb", as_version=4)
+    numbers = [n for n, cell in enumerate(notebook.cells) if "train_phase1(config, LiveView)" in cell.source]
+    notebook.cells = notebook.cells[: numbers[0] + 1]
+    for cell in notebook.cells:
+        if "load_config(active_profile(), [])" in cell.source:
+            cell.source = cell.source.replace("[])", "['phase1.steps=400'])", 1)
+    nbformat.write(notebook, lab.folder / "interrupted.ipynb")
+    opened = open_notebook("interrupted.ipynb")
+    run = opened.page.evaluate_handle("() => ({done: window.jupyterapp.commands.execute('notebook:run-all-cells')})")
+    opened.show(numbers[0])
+    live = opened.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea img")
+    live.wait_for()
+    opened.page.wait_for_timeout(3000)
+    keep(live, "live-interrupted")
+    opened.page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    opened.page.evaluate("run => run.done", run)
+    (stopped,) = [out for out in opened.cells()[numbers[0]]["outputs"] if out["output_type"] == "error"]
+    assert "run it again to go on" in stopped["evalue"]
+    opened.run_all()
+    outputs = opened.cells()[numbers[0]]["outputs"]
+    assert not [out for out in outputs if out["output_type"] == "error"]
+    assert len([out for out in outputs if "image/png" in out.get("data", {})]) == 1
+    assert opened.complaints == []
