@@ -2,6 +2,7 @@
 # make lab                 set up, then open JupyterLab
 # make test                set up, then everything that CI checks
 # make bench               benchmarks, as ratios
+# make screenshots         the same browser tests at demo scale, which take the README's pictures of JupyterLab
 # make sync                write each notebook's .py from its .ipynb
 
 PROFILE ?= $(or $(VQ_PROFILE),demo)
@@ -11,7 +12,10 @@ BIN := $(CURDIR)/$(VENV)/bin
 export VQ_PROFILE := $(PROFILE)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: workbook lab test bench sync
+FIND_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome
+BROWSER_TESTS := $(BIN)/pytest tests/browser --override-ini=addopts=-ra -p no:cacheprovider -q
+
+.PHONY: workbook lab test bench screenshots sync
 .DEFAULT_GOAL := workbook
 
 # Made anew only when the list of packages changes.
@@ -43,3 +47,10 @@ test: $(VENV)/installed
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && VQ_PROFILE=smoke VQ_DATA="$$data" $(BIN)/python -m pytest -q \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p tests.nbval_patience -p no:cacheprovider \
 		--override-ini=filterwarnings=default $(NOTEBOOKS)
+	@echo "the six notebooks in JupyterLab, in a browser, at smoke scale"
+	@$(FIND_BROWSER) || $(BIN)/playwright install chromium || \
+		echo "=== NO BROWSER: the notebooks were NOT tried in JupyterLab. Install Chromium, then make test again. ==="
+	@VQ_PROFILE=smoke $(BROWSER_TESTS)
+
+screenshots: $(VENV)/installed
+	@VQ_PROFILE=demo VQ_SCREENSHOTS=$(CURDIR)/notebooks/pictures $(BROWSER_TESTS)

@@ -9,25 +9,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from opened import Lab, OpenNotebook
+from playwright.sync_api import Browser, sync_playwright
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TOKEN = "for-this-test-only"
 # Without a sandbox, because tests may run as root in a container; without anything that calls home.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-
-
-@dataclass
-class Lab:
-    """A JupyterLab under test: its notebooks' folder, and its address."""
-
-    folder: Path
-    url: str
 
 
 def find_browser(own: str) -> str | None:
@@ -89,44 +81,6 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.25)
     raise AssertionError(f"JupyterLab did not answer: {log.read_text()[-2000:]}")
-
-
-@dataclass
-class OpenNotebook:
-    """One notebook in one browser page."""
-
-    page: Page
-    name: str
-    complaints: list[str]
-
-    def run_all(self) -> None:
-        """Run All Cells, and wait for the last one."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-
-    def cells(self) -> list[dict]:
-        """All cells as the file would have them."""
-        script = "() => [...window.jupyterapp.shell.currentWidget.content.model.cells].map(c => c.toJSON())"
-        return self.page.evaluate(script)
-
-    def go_to(self, text: str) -> int:
-        """Scroll to the code cell that contains a text; its number."""
-        (number,) = [n for n, c in enumerate(self.cells()) if c["cell_type"] == "code" and text in source(c)]
-        self.show(number)
-        return number
-
-    def show(self, number: int) -> None:
-        """Scroll to a cell by its number."""
-        script = """async n => {
-            const notebook = window.jupyterapp.shell.currentWidget.content;
-            notebook.activeCellIndex = n;
-            await notebook.scrollToItem(n, 'start');
-        }"""
-        self.page.evaluate(script, number)
-        self.page.wait_for_timeout(250)
-
-
-def source(cell: dict) -> str:
-    return "".join(cell["source"])
 
 
 @pytest.fixture

@@ -3,17 +3,19 @@
 Pictures of what was seen go to the folder that VQ_SCREENSHOTS names, where it is set.
 """
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import NOTEBOOKS, Lab, OpenNotebook, source
+from opened import Lab, OpenNotebook, source
+from PIL import Image
 from playwright.sync_api import Locator
 
 Opener = Callable[[str], OpenNotebook]
-NAMES = sorted(path.name for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+NAMES = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def keep(place: Locator, name: str) -> None:
@@ -22,11 +24,17 @@ def keep(place: Locator, name: str) -> None:
         place.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def seen(place: Locator) -> bytes:
+    """A place's pixels, but for those at its rim, which it may share with what lies next to it."""
+    with Image.open(io.BytesIO(place.screenshot())) as picture:
+        return picture.convert("RGB").crop((4, 4, picture.width - 4, picture.height - 4)).tobytes()
+
+
 def changed(place: Locator, before: bytes) -> bytes:
     """The place's picture when it differs from an earlier one and has come to rest."""
     last = b""
     for _ in range(60):
-        now = place.screenshot()
+        now = seen(place)
         if now == last != before:
             return now
         last = now
@@ -74,29 +82,30 @@ def click_at(place: Locator, x: float, y: float) -> None:
 
 def drive_histogram(notebook: OpenNotebook) -> None:
     """The slider changes the histogram; a click on a bar changes the card; the live view is one picture."""
+    number = notebook.go_to("train_phase1(config, LiveView)")
+    training = notebook.cells()[number]
+    assert len([out for out in training["outputs"] if "image/png" in out.get("data", {})]) == 1
+    keep(notebook.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea img"), "live")
     output = widget_cell(notebook, "UsageExplorer(")
     histogram, card = output.locator(".vq-cells"), output.locator("img.widget-image")
     keep(output, "histogram")
-    before = histogram.screenshot()
+    before = seen(histogram)
     output.locator(".noUi-handle").first.focus()
     notebook.page.keyboard.press("Home")
     earlier = changed(histogram, before)
     notebook.page.keyboard.press("End")
     assert changed(histogram, earlier) == before
-    shown = card.screenshot()
+    shown = seen(card)
     click_at(histogram, 0.3, 0.6)
     changed(card, shown)
     output.get_by_role("button", name="by code").click()
     changed(histogram, before)
-    (training,) = [cell for cell in notebook.cells() if "train_phase1(config, LiveView)" in source(cell)]
-    pictures = [out for out in training["outputs"] if "image/png" in out.get("data", {})]
-    assert len(pictures) == 1
 
 
 def drive_wipe(notebook: OpenNotebook) -> None:
     output = widget_cell(notebook, "wipe({")
     picture = output.locator("img.widget-image")
-    before = picture.screenshot()
+    before = seen(picture)
     output.locator(".noUi-handle").focus()
     for _ in range(10):
         notebook.page.keyboard.press("ArrowRight")
@@ -107,7 +116,7 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     """Sampling by another seed; frames by the slider; a code set by clicks in the editor, and undone."""
     output = widget_cell(notebook, "sampling_explorer(")
     picture, seed = output.locator("img.widget-image"), output.locator("input[type=number]")
-    before = picture.screenshot()
+    before = seen(picture)
     seed.fill("7")
     seed.press("Enter")
     changed(picture, before)
@@ -117,7 +126,7 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     canvas, atlas = output.locator(".vq-cells").first, output.locator(".vq-cells").last
     output.get_by_role("button", name="choose none").click()
     notebook.page.wait_for_timeout(500)
-    unchosen = canvas.screenshot()
+    unchosen = seen(canvas)
     click_at(canvas, 0.5, 0.4)
     chosen = changed(canvas, unchosen)
     start, end = canvas.bounding_box(), canvas.bounding_box()
@@ -140,7 +149,7 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
 
     output = widget_cell(notebook, "interpolation_explorer(")
     picture = output.locator("img.widget-image")
-    before = picture.screenshot()
+    before = seen(picture)
     output.locator(".noUi-handle").focus()
     notebook.page.keyboard.press("ArrowRight")
     changed(picture, before)
@@ -161,7 +170,6 @@ def test_an_interrupted_training_goes_on_when_its_cell_is_run_again(open_noteboo
     live = opened.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea img")
     live.wait_for()
     opened.page.wait_for_timeout(3000)
-    keep(live, "live-interrupted")
     opened.page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     opened.page.evaluate("run => run.done", run)
     (stopped,) = [out for out in opened.cells()[numbers[0]]["outputs"] if out["output_type"] == "error"]

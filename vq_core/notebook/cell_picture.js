@@ -1,6 +1,6 @@
 // A picture with a grid of cells laid over it. Clicking or dragging chooses cells; what is chosen goes to the kernel
 // when the button is let go.
-const CHOSEN = "rgba(255, 64, 64, 0.35)";
+const CHOSEN = "rgba(255, 64, 64, 0.12)";
 
 function render({ model, el }) {
   const root = document.createElement("div");

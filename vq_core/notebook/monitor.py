@@ -90,6 +90,11 @@ class LiveView(Callback):
         self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.share)
 
     def _figure(self, module: Any, status: str) -> Figure:
+        if not self.history.rows:
+            fig, axes = figure(1, 1, 12, 0.4)
+            axes[0][0].axis("off")
+            fig.suptitle(f"{status} · figures follow", fontsize=9.5)
+            return fig
         latest = self.pictures.latest if self.pictures else None
         panels: list[tuple[str, list[tuple[str, str, str]]]] = [
             (
