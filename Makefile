@@ -36,7 +36,8 @@ bench: $(VENV)/installed
 	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= --override-ini=filterwarnings=default -q -s
 
 sync: $(VENV)/installed
-	@$(BIN)/jupytext --quiet --to py:percent $(NOTEBOOKS)
+	@for notebook in $(NOTEBOOKS); do \
+		$(BIN)/jupytext --to py:percent --output - $$notebook > $${notebook%.ipynb}.py; done
 
 test: $(VENV)/installed
 	@$(BIN)/ruff format --check .

@@ -75,4 +75,4 @@ def test_reads_well(path: Path) -> None:
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
     assert "You should see" in " ".join(cell.source for cell in prose)
     assert "widgets" not in notebook.metadata
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 2_500_000
