@@ -287,7 +287,8 @@ plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()
 # Any two, step by step:
 
 # %%
-explorer = interpolation_explorer(model, masked, sitters[:2])
+a, b = sitters[:1], sitters[1:2]
+explorer = interpolation_explorer(model, masked, a, b)
 explorer.children[0].value = "likely"
 explorer.children[1].value = 8
 display(explorer)

@@ -33,22 +33,29 @@ def test_patches_hold_the_cell_that_has_the_code(packed: PackedImages, codes: np
     grids[3, 7, 9] = grids[6, 0, 15] = 5  # one in the middle, one in a corner
     middle, corner = analysis.code_patches(packed, grids, 5, 10)
     np.testing.assert_array_equal(middle, packed.images[3, 24:36, 32:44])
-    np.testing.assert_array_equal(corner, packed.images[6, 0:12, 52:64])
+    cells = packed.images[6, 0:8, 56:64]
+    np.testing.assert_array_equal(corner, np.pad(cells, ((4, 0), (0, 4), (0, 0)), mode="edge"))
     assert analysis.code_patches(packed, grids, 7, 4, margin=0)[0].shape == (4, 4, 3)
 
 
 def test_decoded_codes_are_what_stands_where_the_code_does(codes: np.ndarray) -> None:
-    """One code in one place: its cell of the decoded image, with its neighbours; grey where a code is nowhere."""
+    """One code in one place: its cell of the decoded image, with its neighbours; a field of it where it is nowhere."""
     torch.manual_seed(0)
     model = VQVAEModel(load_config("smoke", [])).eval().requires_grad_(False)
     grids = codes[:3].copy()
     grids[grids == 5] = 4
     grids[1, 7, 9] = 5
-    typical = analysis.decoded_codes(model, grids)
     whole = to_pictures(model.decode(torch.from_numpy(grids.astype(np.int64))))
     cell = whole.shape[1] // 16
-    np.testing.assert_array_equal(typical[5], whole[1, 6 * cell : 9 * cell, 8 * cell : 11 * cell])
-    assert (typical[8:] == 128).all() and len(typical) == model.config.model.num_codes
+    for images in (3, 1):  # also where the code stands in none of the first images
+        typical = analysis.decoded_codes(model, grids, images)
+        np.testing.assert_array_equal(typical[5], whole[1, 6 * cell : 9 * cell, 8 * cell : 11 * cell])
+    field = to_pictures(model.decode(torch.full((1, 16, 16), 8)))[0]
+    inner = typical[8][cell : 2 * cell, cell : 2 * cell]
+    assert any(
+        np.array_equal(inner, field[y : y + cell, x : x + cell]) for y in range(0, 64, cell) for x in range(0, 64, cell)
+    )
+    assert len(typical) == model.config.model.num_codes
 
 
 def test_usage_by_position_against_scipy(codes: np.ndarray) -> None:

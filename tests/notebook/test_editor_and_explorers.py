@@ -125,15 +125,30 @@ def test_saving_keeps_picture_and_codes_and_overwrites_nothing(editor: CodeEdito
     assert sorted(path.name for path in editor.folder.iterdir()) == [
         f"edit-{n}.{e}" for n in (1, 2) for e in ("npy", "png")
     ]
+    (editor.folder / "edit-1.png").unlink()
+    editor.save.click()
+    assert (editor.folder / "edit-3.png").is_file()
     np.testing.assert_array_equal(np.load(editor.folder / "edit-2.npy"), editor.codes[0])
     np.testing.assert_array_equal(np.asarray(Image.open(editor.folder / "edit-2.png")), shown(editor))
 
 
-def test_another_avatar_starts_afresh(editor: CodeEditor) -> None:
+def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
     editor.canvas.selected = [0]
+    editor.code.value = (int(editor.codes[0, 0, 0]) + 1) % 8
     editor.set.click()
+    edited, picture = editor.codes, shown(editor)
     editor.avatar.value = 1
     assert torch.equal(editor.codes[0], editor.given[1]) and editor.undo.disabled and editor.canvas.selected == []
+    editor.avatar.value = 0
+    assert torch.equal(editor.codes, edited) and not editor.undo.disabled
+    np.testing.assert_array_equal(shown(editor), picture)
+    editor.avatar.value, editor.donor.value = 1, 0
+    editor.canvas.selected = [0]
+    editor.copy.click()
+    assert editor.codes[0, 0, 0] == edited[0, 0, 0]  # as it stands there now
+    editor.avatar.value = 0
+    editor.undo.click()
+    assert torch.equal(editor.codes[0], editor.given[0])
 
 
 def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +175,7 @@ def test_every_interpolation_call_gives_the_frame_shown(
         widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
     )
     masked = prior(model, causal=False)
-    box = widgets.interpolation_explorer(model, masked, x[:2], steps=4)
+    box = widgets.interpolation_explorer(model, masked, x[:1], x[1:2], steps=4)
     box.children[0].value, box.children[1].value = method, 2
     names = {name: getattr(editing, name) for name in ("blend_latents", "exchange_codes", "exchange_likely")}
     frame = eval(box.children[-1].value, names | {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
@@ -175,3 +190,5 @@ def test_the_wipe_shows_one_side_of_each() -> None:
     before = box.children[3].value
     box.children[2].value = 0.9
     assert box.children[3].value != before and "0.9" in box.children[4].value
+    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}, "plots": widgets.plots}
+    assert widgets.plots.png_of(eval(box.children[4].value, more)) == box.children[3].value

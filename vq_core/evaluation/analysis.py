@@ -51,18 +51,17 @@ def code_patches(
 ) -> list[UInt8[np.ndarray, "s s 3"]]:
     """Image patches that map to a code, with `margin` grid cells around each; at most one per image.
 
-    Of fewer than `count` occurrences all are given.
+    Of fewer than `count` occurrences all are given. What lies beyond an image's rim repeats its last pixels.
     """
-    grid, size = codes.shape[1], packed.images.shape[1]
-    cell = size // grid
+    cell = packed.images.shape[1] // codes.shape[1]
     images, rows, columns = np.nonzero(codes == code)
     _, first = np.unique(images, return_index=True)
+    around, side = margin * cell, (2 * margin + 1) * cell
     patches = []
     for n in first[:count]:
-        top = np.clip((rows[n] - margin) * cell, 0, size - (2 * margin + 1) * cell)
-        left = np.clip((columns[n] - margin) * cell, 0, size - (2 * margin + 1) * cell)
-        side = (2 * margin + 1) * cell
-        patches.append(packed.images[images[n], top : top + side, left : left + side])
+        padded = np.pad(packed.images[images[n]], ((around, around), (around, around), (0, 0)), mode="edge")
+        top, left = rows[n] * cell, columns[n] * cell
+        patches.append(padded[top : top + side, left : left + side])
     return patches
 
 
@@ -71,20 +70,25 @@ def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UIn
     """What each code decodes to, with one cell around it: of its places in some decoded images the most typical one.
 
     The decoder never sees a code alone, so the mean over the places where it stands is taken, and of the places that
-    which is nearest to it. Grey for codes that stand nowhere in these images.
+    which is nearest to it. The images are the first ones, and one of each code that is not among their codes. A code
+    that no image has is shown as a whole field of it would be.
     """
-    grids = torch.from_numpy(codes[:images].astype(np.int64))
+    known, first = np.unique(codes, return_index=True)
+    rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)
+    unused = np.setdiff1d(np.arange(model.config.model.num_codes), known)
+    fields = np.broadcast_to(unused[:, None, None], (len(unused), *codes.shape[1:]))
+    grids = torch.from_numpy(np.concatenate([codes[rows], fields]).astype(np.int64))
     decoded = np.concatenate([to_pictures(model.decode(part.to(model.device))) for part in grids.split(64)])
     cell = decoded.shape[1] // codes.shape[1]
     padded = np.pad(decoded, ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
     windows = sliding_window_view(padded, (3 * cell, 3 * cell), axis=(1, 2))[:, ::cell, ::cell]
     patches = windows.transpose(0, 1, 2, 4, 5, 3)  # [n, h, w, s, s, 3], a view
-    typical = np.full((model.config.model.num_codes, 3 * cell, 3 * cell, 3), 128, dtype=np.uint8)
-    for code in np.unique(codes[:images]):
-        own = patches[np.nonzero(codes[:images] == code)]
+    typical = []
+    for code in range(model.config.model.num_codes):
+        own = patches[np.nonzero(grids.numpy() == code)]
         far = ((own - own.mean(axis=0)) ** 2).sum(axis=(1, 2, 3))
-        typical[code] = own[far.argmin()]
-    return typical
+        typical.append(own[far.argmin()])
+    return np.stack(typical)
 
 
 def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:

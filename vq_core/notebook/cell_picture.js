@@ -63,11 +63,15 @@ function render({ model, el }) {
   }
 
   function take(event) {
-    const cell = cellAt(event);
-    if (cell === null || adding === null) return;
-    if (!model.get("many")) chosen = new Set([cell]);
-    else if (adding) chosen.add(cell);
-    else chosen.delete(cell);
+    if (adding === null) return;
+    // A quick drag comes as few events; the places passed in between are kept inside them.
+    for (const passed of event.getCoalescedEvents?.().concat(event) ?? [event]) {
+      const cell = cellAt(passed);
+      if (cell === null) continue;
+      if (!model.get("many")) chosen = new Set([cell]);
+      else if (adding) chosen.add(cell);
+      else chosen.delete(cell);
+    }
     draw();
   }
 
@@ -77,7 +81,7 @@ function render({ model, el }) {
     take(event);
   });
   canvas.addEventListener("pointermove", take);
-  canvas.addEventListener("pointerup", () => {
+  canvas.addEventListener("lostpointercapture", () => { // let go, or taken away by the system
     adding = null;
     model.set("selected", [...chosen].sort((a, b) => a - b));
     model.save_changes();
@@ -89,7 +93,7 @@ function render({ model, el }) {
   const watcher = new ResizeObserver(draw);
   watcher.observe(image);
   show();
-  return () => watcher.disconnect();
+  return () => { watcher.disconnect(); URL.revokeObjectURL(image.src); };
 }
 
 export default { render };

@@ -27,6 +27,37 @@ def _png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+class _Edits:
+    """What was done to one avatar, to be walked through."""
+
+    def __init__(self, given: Codes) -> None:
+        self._steps, self.at = [("as it was", given)], 0
+
+    @property
+    def given(self) -> Codes:
+        return self._steps[0][1]
+
+    @property
+    def codes(self) -> Codes:
+        return self._steps[self.at][1]
+
+    @property
+    def last(self) -> int:
+        return len(self._steps) - 1
+
+    def add(self, done: str, codes: Codes) -> None:
+        """One more step; those that had been undone are gone."""
+        self._steps = [*self._steps[: self.at + 1], (done, codes)]
+        self.at += 1
+
+    def go(self, by: int) -> None:
+        """Back or forward, as far as there are steps."""
+        self.at = min(max(0, self.at + by), self.last)
+
+    def __str__(self) -> str:
+        return f"step {self.at} of {self.last}: {self._steps[self.at][0]}"
+
+
 class CodeEditor(w.VBox):
     """Edit avatars by their codes: choose cells by clicking or dragging, then say what becomes of them.
 
@@ -48,8 +79,8 @@ class CodeEditor(w.VBox):
     ) -> None:
         self.model, self.masked, self.folder = model, masked, folder
         self.given = model.encode(x)  # [n, h, w]
-        self._steps: list[tuple[str, Codes]] = []  # what was done, and the codes after it [1, h, w]
-        self._at, self._seed = 0, 0
+        self._edits = [_Edits(codes[None]) for codes in self.given]  # of each avatar
+        self._seed = 0
         grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
 
         self.canvas = CellPicture(rows=grid, columns=grid, width=400, title="click or drag to choose cells")
@@ -65,7 +96,7 @@ class CodeEditor(w.VBox):
         self.save = _button("save", "save")
         self.status = w.HTML()
 
-        self.avatar.observe(lambda _: self._start(), names="value")
+        self.avatar.observe(lambda _: self._turn_to(), names="value")
         self.atlas.observe(self._on_atlas, names="selected")
         self.code.observe(lambda _: self._show_code(), names="value")
         self.canvas.observe(lambda _: self._say(), names="selected")
@@ -76,7 +107,7 @@ class CodeEditor(w.VBox):
         self.undo.on_click(lambda _: self._go(-1))
         self.redo.on_click(lambda _: self._go(+1))
         self.save.on_click(lambda _: self._save())
-        self._start()
+        self._turn_to()
         self._show_code()
         tools = w.VBox(
             [
@@ -93,8 +124,12 @@ class CodeEditor(w.VBox):
 
     @property
     def codes(self) -> Codes:
-        """The codes as edited so far [1, h, w]."""
-        return self._steps[self._at][1]
+        """The codes of the avatar in the editor, as edited so far [1, h, w]."""
+        return self._own.codes
+
+    @property
+    def _own(self) -> "_Edits":
+        return self._edits[self.avatar.value]
 
     @property
     def mask(self) -> Tensor:
@@ -103,10 +138,8 @@ class CodeEditor(w.VBox):
         flat[list(self.canvas.selected)] = True
         return flat.view(self.given.shape[1:])
 
-    def _start(self) -> None:
-        codes = self.given[self.avatar.value][None]
-        self._steps, self._at = [("as it was", codes)], 0
-        self.before.value = _png(to_pictures(self.model.decode(codes))[0])
+    def _turn_to(self) -> None:
+        self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0])
         self.canvas.selected = []
         self._draw()
 
@@ -114,7 +147,7 @@ class CodeEditor(w.VBox):
         return paint(self.codes, mask, self.code.value)
 
     def _copied(self, mask: Tensor) -> Codes:
-        return copy_region(self.codes, self.given[self.donor.value][None], mask)
+        return copy_region(self.codes, self._edits[self.donor.value].codes, mask)
 
     def _drawn(self, mask: Tensor) -> Codes:
         self._seed += 1  # another proposal each time
@@ -132,25 +165,23 @@ class CodeEditor(w.VBox):
         if not self.canvas.selected:
             self._say("choose cells first: click or drag over the picture")
             return
-        self._steps = [*self._steps[: self._at + 1], (f"{len(self.canvas.selected)} cells {done}", change(self.mask))]
-        self._at += 1
+        self._own.add(f"{len(self.canvas.selected)} cells {done}", change(self.mask))
         self._draw()
 
     def _go(self, by: int) -> None:
-        self._at = min(max(0, self._at + by), len(self._steps) - 1)
+        self._own.go(by)
         self._draw()
 
     def _picture(self) -> np.ndarray:
-        return to_pictures(decode_edited(self.model, self._steps[0][1], self.codes))[0]
+        return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
     def _draw(self) -> None:
         self.canvas.picture = _png(self._picture())
-        self.undo.disabled, self.redo.disabled = self._at == 0, self._at == len(self._steps) - 1
+        self.undo.disabled, self.redo.disabled = self._own.at == 0, self._own.at == self._own.last
         self._say()
 
     def _say(self, text: str = "") -> None:
-        done = f"step {self._at} of {len(self._steps) - 1}: {self._steps[self._at][0]}"
-        self.status.value = f"{text or f'{len(self.canvas.selected)} cells chosen'} · {done}"
+        self.status.value = f"{text or f'{len(self.canvas.selected)} cells chosen'} · {self._own}"
 
     def _on_atlas(self, change: object = None) -> None:
         chosen = self.atlas.selected[0] if self.atlas.selected else 0
@@ -162,7 +193,8 @@ class CodeEditor(w.VBox):
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("edit-*.png"))) + 1
+        taken = [int(path.stem[5:]) for path in self.folder.glob("edit-*") if path.stem[5:].isdecimal()]
+        number = max(taken, default=0) + 1
         path = self.folder / f"edit-{number}.png"
         Image.fromarray(self._picture()).save(path)
         np.save(path.with_suffix(".npy"), self.codes[0].cpu().numpy())

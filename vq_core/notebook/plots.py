@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.runs import Run
@@ -197,6 +198,8 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
         decoded: uint8 [h, w, 3].
         where: share of the images that have it at each position of the grid [h, w].
         patches: uint8 [s, s, 3] each, at most 16 are shown; none for a code that no image uses.
+
+    `decoded` and the patches are three cells of the grid wide; the middle one, framed, is the code's own.
     """
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), layout="constrained", width_ratios=(1, 1.25, 4))
@@ -210,11 +213,21 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
         tile = np.pad(np.stack([*patches[:16]]), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
         tile = np.concatenate([tile, np.full_like(tile[:1], 255).repeat(16 - len(tile), 0)])
         axes[2].imshow(np.vstack([np.hstack(list(tile[:8])), np.hstack(list(tile[8:]))]), interpolation="nearest")
+        for number in range(len(patches[:16])):
+            row, column = divmod(number, 8)
+            _frame_middle(axes[2], column * tile.shape[2] + 1, row * tile.shape[1] + 1, patches[0].shape[0])
+    _frame_middle(axes[0], 0, 0, decoded.shape[0])
     axes[2].set_title("patches that map to it" if len(patches) else "no image uses it", fontweight="normal")
     for ax in axes:
         ax.axis("off")
     fig.suptitle(title)
     return fig
+
+
+def _frame_middle(ax: Axes, x: float, y: float, side: int) -> None:
+    """A thin frame around the middle third of a square picture that begins at (x, y)."""
+    place = (x + side / 3 - 0.5, y + side / 3 - 0.5)
+    ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=1, edgecolor="white"))
 
 
 def wiped(before: np.ndarray, after: np.ndarray, share: float, labels: tuple[str, str]) -> Figure:

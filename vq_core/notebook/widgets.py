@@ -5,6 +5,7 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -174,10 +175,13 @@ def _arguments(values: dict[str, Any]) -> str:
 
 
 def interpolation_explorer(
-    model: VQVAEModel, masked: CodeTransformer, x: Float[Tensor, "2 3 h w"], steps: int = 17
+    model: VQVAEModel,
+    masked: CodeTransformer,
+    a: Float[Tensor, "1 3 h w"],
+    b: Float[Tensor, "1 3 h w"],
+    steps: int = 17,
 ) -> w.VBox:
     """From one image to another by a slider, in each of the three ways; all frames are computed beforehand."""
-    a, b = x.split(1)
     one, two = model.encode(a), model.encode(b)
     calls = {
         "blend": f"blend_latents(model, a, b, {steps})",
@@ -190,7 +194,7 @@ def interpolation_explorer(
         "likely": model.decode(exchange_likely(masked, one, two, steps)),
     }
     pictures = {name: to_pictures(images) for name, images in frames.items()}
-    ends = to_pictures(x)
+    ends = to_pictures(torch.cat([a, b]))
     controls = {
         "method": w.ToggleButtons(options=list(frames), description="method"),
         "frame": w.IntSlider(0, min=0, max=steps - 1, description="frame", **_LABELS),
@@ -205,7 +209,7 @@ def interpolation_explorer(
 
 def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
     """Versions of the same pictures, wiped over each other by a slider: choose what is left and what is right of it."""
-    names = list(pictures)
+    names, some = list(pictures), f"[:{len(next(iter(pictures.values())))}]"
     controls = {
         "left": w.Dropdown(options=names, value=names[-2], description="left", **_LABELS),
         "right": w.Dropdown(options=names, value=names[-1], description="right", **_LABELS),
@@ -214,5 +218,7 @@ def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
     return over_controls(
         controls,
         lambda left, right, share: plots.wiped(pictures[left], pictures[right], share, (left, right)),
-        lambda left, right, share: f"plots.wiped(rows[{left!r}], rows[{right!r}], {share:g}, ({left!r}, {right!r}))",
+        lambda left, right, share: (
+            f"plots.wiped(rows[{left!r}]{some}, rows[{right!r}]{some}, {share:g}, ({left!r}, {right!r}))"
+        ),
     )
