@@ -80,6 +80,17 @@ def click_at(place: Locator, x: float, y: float) -> None:
     place.click(position={"x": x * box["width"], "y": y * box["height"]})
 
 
+def drag(place: Locator, *path: tuple[float, float]) -> None:
+    """Press the button at the first place (shares of width and height), let it go at the last."""
+    box = place.bounding_box()
+    assert box is not None
+    for number, (x, y) in enumerate(path):
+        place.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=12 if number else 1)
+        if number == 0:
+            place.page.mouse.down()
+    place.page.mouse.up()
+
+
 def drive_histogram(notebook: OpenNotebook) -> None:
     """The slider changes the histogram; a click on a bar changes the card; the live view is one picture."""
     number = notebook.go_to("train_phase1(config, LiveView)")
@@ -135,23 +146,26 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     unchosen = seen(canvas)
     click_at(canvas, 0.5, 0.4)
     chosen = changed(canvas, unchosen)
-    start, end = canvas.bounding_box(), canvas.bounding_box()
-    assert start is not None and end is not None
-    notebook.page.mouse.move(start["x"] + 0.3 * start["width"], start["y"] + 0.2 * start["height"])
-    notebook.page.mouse.down()
-    notebook.page.mouse.move(start["x"] + 0.7 * start["width"], start["y"] + 0.2 * start["height"], steps=12)
-    notebook.page.mouse.up()
+    drag(canvas, (0.3, 0.2), (0.7, 0.2))
     dragged = changed(canvas, chosen)
-    assert "cells chosen" in output.inner_text()
+    assert "9 cells chosen" in output.inner_text()
     click_at(atlas, 0.1, 0.05)
     notebook.page.wait_for_timeout(500)
     output.get_by_role("button", name="set code").click()
     painted = changed(canvas, dragged)
-    keep(output, "editor")
     output.get_by_role("button", name="undo").click()
     assert changed(canvas, painted) == dragged
     output.get_by_role("button", name="redo").click()
     assert changed(canvas, dragged) == painted
+
+    output.locator("select").first.select_option("avatar 4")
+    another = changed(canvas, painted)
+    drag(canvas, (0.28, 0.47), (0.72, 0.47), (0.72, 0.53), (0.28, 0.53), (0.28, 0.59), (0.72, 0.59))  # its eyes
+    eyes = changed(canvas, another)
+    output.get_by_role("button", name="copy from").click()
+    changed(canvas, eyes)
+    assert "24 cells copied from avatar 6" in output.inner_text()
+    keep(output, "editor")
 
     output = widget_cell(notebook, "interpolation_explorer(")
     picture = output.locator("img.widget-image")
