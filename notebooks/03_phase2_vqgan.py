@@ -22,8 +22,8 @@ from vq_core.data.datamodule import images_of, load_images
 from vq_core.evaluation.experiments import evaluate_run
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
-from vq_core.notebook.widgets import UsageExplorer, wipe
-from vq_core.training.phases import finished, pick_device, train_phase2
+from vq_core.notebook.widgets import UsageExplorer, card_of, wipe
+from vq_core.training.phases import extract_codes, finished, pick_device, train_phase2
 from vq_core.training.schedules import gan_weight
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -142,10 +142,12 @@ plots.bars({phase: f["sharpness"] for phase, f in figures.items()}, "sharpness (
 # %% [markdown]
 # ## 6. The codebook in both phases
 #
-# Bars are Phase 1, the line is Phase 2, each sorted by its own usage.
+# Bars are Phase 1, the line is Phase 2, each sorted by its own usage. Phase 2 has fewer steps: beyond its last one the
+# line stays. A click on a bar shows the code in Phase 1.
 
 # %%
-explorer = UsageExplorer({"phase 1": phase1, "phase 2": run})
+card = card_of(models["Phase 1"], packed, extract_codes(phase1, config))
+explorer = UsageExplorer({"phase 1": phase1, "phase 2": run}, card)
 explorer.scale.value = True
 explorer.split.value = "val"
 display(explorer)

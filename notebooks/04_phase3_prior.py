@@ -108,7 +108,7 @@ model = VQVAEModel.load(autoencoder.folder).to(device)
 count = 64 if config.profile != "smoke" else 8
 samples = sample_codes(prior, count, seed=config.seed, temperature=0.9, top_p=0.95)
 pictures = to_pictures(model.decode(samples))
-plots.image_grid(pictures, columns=16, side=0.64)
+plots.image_grid(pictures, columns=8, side=0.8)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise).
@@ -158,7 +158,7 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 # **You should see** one avatar six times in the first row (k = 1 leaves no choice), and more variety below.
 
 # %% [markdown]
-# All of it to play with; the line below the picture is the call that draws it, to be copied into a script.
+# All of it to play with; below the picture is the code that draws it, to be copied into a script.
 
 # %%
 explorer = sampling_explorer(model, prior)
@@ -244,14 +244,25 @@ plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *chan
 # %%
 sitters = images_of(packed, packed.val_rows[:6]).to(device)
 editor = CodeEditor(model, masked, sitters, decoded_codes(model, codes), run.folder / "edits")
-editor.canvas.selected = [side * row + column for row in range(5, 9) for column in range(4, 12)]
-editor.anew.click()
-editor.undo.click()
+editor.avatar.value = 3
+editor.canvas.selected = [side * row + column for row in range(7, 10) for column in range(4, 12)]
+stages = {"before": editor.picture}
+for name, button in {"a code": editor.set, "copied": editor.copy, "drawn anew": editor.anew}.items():
+    button.click()
+    stages[name] = editor.picture
+    editor.undo.click()
 editor.redo.click()
 display(editor)
 
 # %% [markdown]
-# **You should see** the avatar with other eyes than before. "save" writes the picture and its codes into the run's folder.
+# **You should see** an avatar with new eyes, drawn by the prior. "undo" brings its own back; "save" writes picture and
+# codes into the run's folder. For readers without a kernel, what three of the buttons made of the same cells:
+
+# %%
+plots.image_grid(list(stages.values()), columns=4, titles=list(stages), side=1.7)
+
+# %% [markdown]
+# **You should see** a band of one code, then two pairs of eyes that fit the face.
 
 # %% [markdown]
 # ## 13. Variations
@@ -284,7 +295,7 @@ plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()
 # changes over everywhere at once, and one whose changes go part by part, with fewer broken frames between.
 
 # %% [markdown]
-# Any two, step by step:
+# Two of them, step by step:
 
 # %%
 a, b = sitters[:1], sitters[1:2]

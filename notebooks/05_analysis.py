@@ -58,7 +58,7 @@ Markdown(markdown(table()))
 # %% [markdown]
 # ## 2. An atlas of codes
 #
-# For the most used codes: patches of images that map to them, with a margin of one cell around.
+# For the most used codes: patches of images that map to them (framed), with a margin of one cell around.
 
 # %%
 counts = np.bincount(codes.ravel(), minlength=k)
@@ -152,8 +152,8 @@ if image_source(config) == "avatars":
 probe_figure if image_source(config) == "avatars" else print("attributes are known of the built-in avatars only")
 
 # %% [markdown]
-# **You should see** backgrounds, clothes and hair read off nearly without fault, and small things (brows, mouth) less well:
-# the codes keep what matters for the pixels.
+# **You should see** clothes, hair and the backdrop's pattern read off in most avatars, and small things (brows, blush) no
+# better than by guessing: the codes keep what matters for the pixels (`demo`).
 
 # %% [markdown]
 # ## 8. A small sweep

@@ -52,7 +52,9 @@ def test_was_run_to_its_end_without_errors(path: Path) -> None:
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     assert not [out for cell in cells for out in cell.outputs if out.get("name") == "stderr"], "warnings in the outputs"
-    assert any("image/png" in out.get("data", {}) for cell in cells for out in cell.outputs)
+    shown = [out["data"] for cell in cells for out in cell.outputs if "data" in out]
+    assert any("image/png" in data for data in shown)
+    assert not [data for data in shown if "application/vnd.jupyter.widget-view+json" in data], "progress bars, widgets"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

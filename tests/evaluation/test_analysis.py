@@ -96,6 +96,18 @@ def test_probe_reads_what_is_there_and_not_what_is_not(packed: PackedImages) -> 
     assert probes["seen"].accuracy == 1.0 and probes["hidden"].accuracy < 1.0
 
 
+def test_probe_leaves_out_what_is_unknown(packed: PackedImages) -> None:
+    n = len(packed.images)
+    known = [("yes", "no")[i % 2] if i % 5 < 3 else "" for i in range(n)]
+    features = np.array([[float(value == "yes"), 0.0] for value in known]) + 1e-3 * np.arange(2 * n).reshape(n, 2) / n
+    one = ["yes" if i % 2 else "" for i in range(n)]
+    (probe,) = analysis.linear_probes(features, {"known": known, "one": one}, packed)
+    values = [known[row] for row in packed.val_rows if known[row]]
+    often = max(set(known) - {""}, key=[known[row] for row in packed.train_rows].count)
+    assert probe.classes == 2 and probe.accuracy == 1.0
+    assert probe.majority == pytest.approx(values.count(often) / len(values))
+
+
 def test_codebook_fit_by_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors, codebook = torch.randn(200, 4, generator=generator), torch.randn(10, 4, generator=generator)

@@ -13,7 +13,6 @@ from torch import Tensor
 from vq_core.config import load_config
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import decode_edited
-from vq_core.generation.sampling import sample_codes
 from vq_core.models import CodeTransformer
 from vq_core.notebook import widgets
 from vq_core.notebook.editor import CodeEditor
@@ -111,10 +110,23 @@ def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model
     editor.code.value = code
     assert editor.atlas.selected == [4]
     sheet = np.asarray(Image.open(io.BytesIO(editor.atlas.picture)))
-    swatch = swatches(model)[code]
+    swatch = swatches(model)[code][2:4, 2:4]  # of three cells the one in the middle
     side, column = swatch.shape[0], 4 % editor.atlas.columns
     row = 4 // editor.atlas.columns
     np.testing.assert_array_equal(sheet[row * side : (row + 1) * side, column * side : (column + 1) * side], swatch)
+    preview = np.asarray(Image.open(io.BytesIO(editor.preview.value)).resize((6, 6), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(preview, swatches(model)[code])
+
+
+def test_a_click_beyond_the_last_code_of_the_atlas_changes_nothing(
+    model: VQVAEModel, x: Tensor, tmp_path: Path
+) -> None:
+    seven = CodeTransformer(7, 16, dim=16, layers=1, heads=2, causal=False).eval()
+    editor = CodeEditor(model, seven, x, swatches(model)[:7], tmp_path)
+    editor.code.value = 5
+    marked = editor.atlas.selected
+    editor.atlas.selected = [8]
+    assert editor.code.value == 5 and editor.atlas.selected == marked
 
 
 def test_saving_keeps_picture_and_codes_and_overwrites_nothing(editor: CodeEditor) -> None:
@@ -132,13 +144,26 @@ def test_saving_keeps_picture_and_codes_and_overwrites_nothing(editor: CodeEdito
     np.testing.assert_array_equal(np.asarray(Image.open(editor.folder / "edit-2.png")), shown(editor))
 
 
+def test_copying_from_itself_is_no_step(editor: CodeEditor) -> None:
+    editor.avatar.value = editor.donor.value
+    editor.canvas.selected = [0]
+    editor.copy.click()
+    assert editor.undo.disabled and "choose another avatar" in editor.status.value
+
+
+def test_the_editor_says_what_goes_wrong(editor: CodeEditor) -> None:
+    editor.folder.write_text("not a folder")
+    editor.save.click()  # ipywidgets logs what a button's callback raises
+    assert editor.status.value.startswith("FileExistsError: ") and "edits" in editor.status.value
+
+
 def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
     editor.canvas.selected = [0]
     editor.code.value = (int(editor.codes[0, 0, 0]) + 1) % 8
     editor.set.click()
     edited, picture = editor.codes, shown(editor)
     editor.avatar.value = 1
-    assert torch.equal(editor.codes[0], editor.given[1]) and editor.undo.disabled and editor.canvas.selected == []
+    assert torch.equal(editor.codes[0], editor.given[1]) and editor.undo.disabled
     editor.avatar.value = 0
     assert torch.equal(editor.codes, edited) and not editor.undo.disabled
     np.testing.assert_array_equal(shown(editor), picture)
@@ -151,6 +176,13 @@ def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
     assert torch.equal(editor.codes[0], editor.given[0])
 
 
+def result_of(code: str, names: dict[str, Any]) -> Any:
+    """What a script gets from the code shown under a picture, given the objects of the notebook."""
+    *imports, call = code.splitlines()
+    exec("\n".join(imports), names)
+    return eval(call, names)
+
+
 def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatch: pytest.MonkeyPatch) -> None:
     causal, grids = prior(model, causal=True), []
     monkeypatch.setattr(
@@ -158,8 +190,8 @@ def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatc
     )
     box = widgets.sampling_explorer(model, causal, count=2)
     box.children[0].value, box.children[3].value = 0.7, 5
-    call = box.children[-1].value
-    again = eval(call, {"model": model, "sample_codes": sample_codes, "prior": causal})
+    call = box.children[5].value
+    again = result_of(call, {"model": model, "prior": causal})
     assert "temperature=0.7" in call and "seed=5" in call
     np.testing.assert_array_equal(grids[-1], to_pictures(again))
 
@@ -168,8 +200,6 @@ def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatc
 def test_every_interpolation_call_gives_the_frame_shown(
     model: VQVAEModel, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vq_core.generation import editing
-
     grids: list[Any] = []
     monkeypatch.setattr(
         widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
@@ -177,8 +207,7 @@ def test_every_interpolation_call_gives_the_frame_shown(
     masked = prior(model, causal=False)
     box = widgets.interpolation_explorer(model, masked, x[:1], x[1:2], steps=4)
     box.children[0].value, box.children[1].value = method, 2
-    names = {name: getattr(editing, name) for name in ("blend_latents", "exchange_codes", "exchange_likely")}
-    frame = eval(box.children[-1].value, names | {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
+    frame = result_of(box.children[3].value, {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
     np.testing.assert_array_equal(grids[-1][1], to_pictures(frame[None])[0])
 
 
@@ -190,5 +219,20 @@ def test_the_wipe_shows_one_side_of_each() -> None:
     before = box.children[3].value
     box.children[2].value = 0.9
     assert box.children[3].value != before and "0.9" in box.children[4].value
-    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}, "plots": widgets.plots}
-    assert widgets.plots.png_of(eval(box.children[4].value, more)) == box.children[3].value
+    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}}
+    assert widgets.plots.png_of(result_of(box.children[4].value, more)) == box.children[3].value
+
+
+def test_what_goes_wrong_is_said_under_the_picture() -> None:
+    def draw(size: int) -> Any:
+        if size > 1:
+            raise ValueError("size must be 1")
+        return widgets.plots.figure()[0]
+
+    size = widgets.w.IntText(1)
+    box = widgets.over_controls({"size": size}, draw)
+    with pytest.raises(ValueError, match="size must be 1"):
+        size.value = 2
+    assert box.children[-1].value == "ValueError: size must be 1"
+    size.value = 0
+    assert box.children[-1].value == ""

@@ -1,12 +1,19 @@
 """The live view: what it costs, and what it says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 
-from vq_core.notebook import monitor
+from vq_core.config import load_config
+from vq_core.notebook import monitor, plots
+from vq_core.training.callbacks import StoppedEarly
 from vq_core.training.runs import History, Run
 
 
@@ -29,15 +36,14 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
     class Slow(monitor.LiveView):
         drawn = 0
 
-        def _figure(self, module: Any, status: str) -> Any:
+        def _figure(self, *args: Any) -> Any:
             self.drawn += 1
             clock.now += drawing
-            return monitor.figure()[0]
+            return plots.figure()[0]
 
     run = Run(tmp_path / "phase1-smoke-x")
-    view = Slow(run, History(run), None)
-    train = SimpleNamespace(batch_size=16)
-    module: Any = SimpleNamespace(steps_done=0, total_steps=6000, seconds=600.0, config=SimpleNamespace(train=train))
+    view = Slow(run, History(run))
+    module = stand_in(0, 6000)
     began = clock.now
     view.on_train_start(None, module)
     for _ in range(6000):
@@ -47,3 +53,92 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
     assert view.drawn >= 3
     assert view.spent == pytest.approx(view.drawn * drawing) and view.spent / (clock.now - began) <= 0.016
     assert view.status(module).startswith("phase1 step 6000/6000")
+
+
+def stand_in(done: int, total: int) -> Any:
+    """What the view needs of a training module."""
+    config = load_config("smoke", [])
+    return SimpleNamespace(steps_done=done, total_steps=total, seconds=90.0, validations_since_best=4, config=config)
+
+
+class Seen(monitor.LiveView):
+    """Keeps what it shows."""
+
+    def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
+        self.shown = super()._figure(status, step, findings)
+        return self.shown
+
+    @property
+    def title(self) -> str:
+        assert self.shown._suptitle is not None
+        return self.shown._suptitle.get_text()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run with two entries in its history, one of the codebook's use, and two pictures."""
+    run = Run(tmp_path / "phase1-smoke-x")
+    (run.folder / "pictures").mkdir(parents=True)
+    history = History(run)
+    for step in (10, 20):
+        history.log_metrics({"train/total": 2 / step, "train/rec": 1 / step, "train/commit": 0.5 / step}, step)
+    history.log_metrics({"val/total": 0.2, "val/psnr": 21.5, "val/perplexity": 3.0}, 20)
+    history.log_usage(np.array([3, 0, 1, 4]), 20)
+    for step, value in ((20, 50), (40, 200)):
+        Image.fromarray(np.full((134, 530, 3), value, np.uint8)).save(run.folder / "pictures" / f"step={step:06d}.png")
+    return run
+
+
+def parts(figure: Figure) -> dict[str, Axes]:
+    return {ax.get_title(): ax for ax in figure.axes}
+
+
+def test_it_says_how_a_training_goes_and_how_it_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(monitor, "time", clock)
+    view, module = Seen(run, History(run)), stand_in(20, 120)
+    view.on_train_start(None, module)
+    assert view.title == "phase1 step 20/120 · loss 0.1 · validation PSNR 21.5"
+    clock.now += 10
+    module.steps_done, batch = 40, module.config.train.batch_size
+    view.on_train_batch_end(None, module, None, None, 0)
+    assert view.title.endswith(f"{2 * batch:.3g} images/s · 40 s left")
+    view.on_exception(None, module, StoppedEarly())
+    assert view.title.endswith("images/s · interrupted: run the cell again to go on")
+    view.on_exception(None, module, RuntimeError("no"))
+    assert view.title.endswith("images/s · RuntimeError")
+    view.on_train_end(None, module)
+    assert view.title.endswith("stopped early after 1.5 min: no better validation for 4 times")
+    module.steps_done = 120
+    view.on_train_end(None, module)
+    assert view.title.endswith("images/s · done in 1.5 min")
+
+
+def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run) -> None:
+    view = Seen(run, History(run))
+    view.on_train_start(None, stand_in(20, 120))
+    shown = parts(view.shown)
+    lines = {line.get_label(): line.get_ydata() for line in shown["terms of the loss"].get_lines()}
+    assert lines.keys() == {"rec", "commit"} and lines["rec"] == pytest.approx([0.1, 0.05])
+    assert any(title.startswith("codebook, step 20") for title in shown)
+    (title,) = (title for title in shown if title.startswith("validation images above"))
+    assert title.endswith("step 20")  # the picture of step 40 is from before the resume
+    assert (shown[title].get_images()[0].get_array() == 50).all()
+
+
+def test_nothing_jumps_while_a_run_begins(tmp_path: Path, run: Run) -> None:
+    fresh = Run(tmp_path / "phase1-smoke-fresh")
+    empty, full = Seen(fresh, History(fresh)), Seen(run, History(run))
+    for view in (empty, full):
+        view.on_train_start(None, stand_in(0, 120))
+    assert (empty.shown.get_size_inches() == full.shown.get_size_inches()).all()
+    assert len(empty.shown.axes) == len(full.shown.axes)
+
+
+def test_a_finished_run_that_is_loaded_shows_what_it_came_to(run: Run) -> None:
+    run.update_result({"steps": 40, "best_step": 20, "seconds": 61.0, "findings": ["T3: soft; try Phase 2"]})
+    view = Seen(run, History(run))
+    view.show_finished()
+    assert view.title == "phase1 step 40 · loss 0.1 · validation PSNR 21.5 · best at step 20 · took 1.0 min"
+    assert view.shown._supxlabel is not None and view.shown._supxlabel.get_text() == "T3: soft; try Phase 2"
+    assert any(title.endswith("reconstructions below, step 40") for title in parts(view.shown))

@@ -113,8 +113,8 @@ def test_the_live_view_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
 
     class Seen(LiveView):
-        def _figure(self, module: Any, status: str) -> Any:
-            figure = super()._figure(module, status)
+        def _figure(self, *args: Any) -> Any:
+            figure = super()._figure(*args)
             labels.append(figure._supxlabel.get_text() if figure._supxlabel else "")
             return figure
 

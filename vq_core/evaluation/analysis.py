@@ -69,9 +69,9 @@ def code_patches(
 def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
     """What each code decodes to, with one cell around it: of its places in some decoded images the most typical one.
 
-    The decoder never sees a code alone, so the mean over the places where it stands is taken, and of the places that
-    which is nearest to it. The images are the first ones, and one of each code that is not among their codes. A code
-    that no image has is shown as a whole field of it would be.
+    The decoder never sees a code alone, so the mean over (at most 500 of) the places where it stands is taken, and of
+    the places that which is nearest to it. The images are the first ones, and one of each code that is not among their
+    codes. A code that no image has is shown as a whole field of it would be.
     """
     known, first = np.unique(codes, return_index=True)
     rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)
@@ -85,8 +85,9 @@ def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UIn
     patches = windows.transpose(0, 1, 2, 4, 5, 3)  # [n, h, w, s, s, 3], a view
     typical = []
     for code in range(model.config.model.num_codes):
-        own = patches[np.nonzero(grids.numpy() == code)]
-        far = ((own - own.mean(axis=0)) ** 2).sum(axis=(1, 2, 3))
+        places = np.argwhere(grids.numpy() == code)
+        own = patches[tuple(places[:: -(-len(places) // 500)].T)]
+        far = ((own - own.mean(axis=0, dtype=np.float32)) ** 2).sum(axis=(1, 2, 3))
         typical.append(own[far.argmin()])
     return np.stack(typical)
 
@@ -130,7 +131,7 @@ class Probe:
     """How well a linear classifier reads one attribute off the codes of held-out avatars."""
 
     attribute: str
-    classes: int
+    classes: int  # of the training avatars
     accuracy: float
     majority: float  # what always saying the most frequent value reaches
 
@@ -140,7 +141,8 @@ def linear_probes(
 ) -> list[Probe]:
     """Fit a logistic regression per attribute on training avatars and score it on validation avatars.
 
-    Features (the code vectors of all positions, flattened) are first reduced by PCA. Best first.
+    Features (the code vectors of all positions, flattened) are first reduced by PCA. Best first. Avatars whose
+    attribute is unknown ("") are left out, and attributes with fewer than two known values.
     """
     train, val = packed.train_rows, packed.val_rows
     reduce = make_pipeline(
@@ -151,12 +153,13 @@ def linear_probes(
     probes = []
     for name, values in attributes.items():
         y = np.array(values)
-        y_train, y_val = y[train], y[val]
-        if len(set(y_train)) < 2:
+        listed = y[train] != ""
+        x_known, y_known, y_val = x_train[listed], y[train][listed], y[val]
+        asked = np.isin(y_val, y_known)
+        if len(set(y_known)) < 2 or not asked.any():
             continue
-        known = np.isin(y_val, y_train) & (y_val != "")
-        model = LogisticRegression(max_iter=200, C=0.1).fit(x_train[y_train != ""], y_train[y_train != ""])
-        guess = DummyClassifier().fit(x_train, y_train)
-        scores = [float(fitted.score(x_val[known], y_val[known])) for fitted in (model, guess)]
-        probes.append(Probe(name, len(set(y_train)), *scores))
+        model = LogisticRegression(max_iter=200, C=0.1).fit(x_known, y_known)
+        guess = DummyClassifier().fit(x_known, y_known)
+        scores = [float(fitted.score(x_val[asked], y_val[asked])) for fitted in (model, guess)]
+        probes.append(Probe(name, len(set(y_known)), *scores))
     return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)

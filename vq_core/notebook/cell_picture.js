@@ -1,6 +1,6 @@
 // A picture with a grid of cells laid over it. Clicking or dragging chooses cells; what is chosen goes to the kernel
 // when the button is let go.
-const CHOSEN = "rgba(255, 64, 64, 0.12)";
+const CHOSEN = "rgba(255, 255, 255, 0.18)";
 
 function render({ model, el }) {
   const root = document.createElement("div");
@@ -17,6 +17,7 @@ function render({ model, el }) {
 
   let chosen = new Set(model.get("selected"));
   let adding = null; // while the button is down: whether cells passed are added or taken away
+  let last = [0, 0]; // where the pointer was last, while the button is down
 
   function show() {
     const url = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
@@ -36,48 +37,67 @@ function render({ model, el }) {
     const columns = model.get("columns"), rows = model.get("rows");
     const w = ((right - left) * canvas.width) / columns, h = ((bottom - top) * canvas.height) / rows;
     const x0 = left * canvas.width, y0 = top * canvas.height;
-    context.fillStyle = CHOSEN;
-    context.strokeStyle = "rgb(220, 30, 30)";
-    context.lineWidth = 1.5 * ratio;
-    for (const cell of chosen) {
-      const x = x0 + (cell % columns) * w, y = y0 + Math.floor(cell / columns) * h;
-      context.fillRect(x, y, w, h);
-      context.strokeRect(x, y, w, h);
+    const line = (...ends) => { context.moveTo(ends[0], ends[1]); context.lineTo(ends[2], ends[3]); };
+    if (model.get("lines")) {
+      context.lineWidth = 1;
+      context.strokeStyle = "rgba(128, 128, 128, 0.45)";
+      context.beginPath();
+      for (let i = 0; i <= columns; i++) line(x0 + i * w, y0, x0 + i * w, y0 + rows * h);
+      for (let i = 0; i <= rows; i++) line(x0, y0 + i * h, x0 + columns * w, y0 + i * h);
+      context.stroke();
     }
-    if (!model.get("lines")) return;
-    context.lineWidth = 1;
-    context.strokeStyle = "rgba(128, 128, 128, 0.45)";
-    context.beginPath();
-    for (let i = 0; i <= columns; i++) { context.moveTo(x0 + i * w, y0); context.lineTo(x0 + i * w, y0 + rows * h); }
-    for (let i = 0; i <= rows; i++) { context.moveTo(x0, y0 + i * h); context.lineTo(x0 + columns * w, y0 + i * h); }
-    context.stroke();
+    context.fillStyle = CHOSEN;
+    context.beginPath(); // the rim of what is chosen: edges of cells whose neighbour there is not
+    for (const cell of chosen) {
+      const column = cell % columns, x = x0 + column * w, y = y0 + Math.floor(cell / columns) * h;
+      context.fillRect(x, y, w, h);
+      if (!chosen.has(cell - columns)) line(x, y, x + w, y);
+      if (!chosen.has(cell + columns)) line(x, y + h, x + w, y + h);
+      if (column === 0 || !chosen.has(cell - 1)) line(x, y, x, y + h);
+      if (column === columns - 1 || !chosen.has(cell + 1)) line(x + w, y, x + w, y + h);
+    }
+    context.lineCap = "square";
+    for (const [colour, width] of [["white", 3.5], ["black", 1.5]]) { // to be seen on light and on dark
+      context.strokeStyle = colour;
+      context.lineWidth = width * ratio;
+      context.stroke();
+    }
   }
 
-  function cellAt(event) {
+  function placeOf(event) { // in cells: [column, row], with fractions
     const frame = canvas.getBoundingClientRect();
     const [left, top, right, bottom] = model.get("box");
     const x = ((event.clientX - frame.left) / frame.width - left) / (right - left);
     const y = ((event.clientY - frame.top) / frame.height - top) / (bottom - top);
-    if (x < 0 || x >= 1 || y < 0 || y >= 1) return null;
-    return Math.floor(y * model.get("rows")) * model.get("columns") + Math.floor(x * model.get("columns"));
+    return [x * model.get("columns"), y * model.get("rows")];
+  }
+
+  function cellAt([x, y]) {
+    const columns = model.get("columns");
+    if (x < 0 || x >= columns || y < 0 || y >= model.get("rows")) return null;
+    return Math.floor(y) * columns + Math.floor(x);
   }
 
   function take(event) {
     if (adding === null) return;
-    // A quick drag comes as few events; the places passed in between are kept inside them.
-    for (const passed of event.getCoalescedEvents?.().concat(event) ?? [event]) {
-      const cell = cellAt(passed);
+    const [x, y] = placeOf(event), [fromX, fromY] = last;
+    const steps = Math.ceil(4 * Math.max(Math.abs(x - fromX), Math.abs(y - fromY), 0.25));
+    for (let i = 1; i <= steps; i++) { // a quick drag comes as few events: all cells on the way between them
+      const cell = cellAt([fromX + ((x - fromX) * i) / steps, fromY + ((y - fromY) * i) / steps]);
       if (cell === null) continue;
       if (!model.get("many")) chosen = new Set([cell]);
       else if (adding) chosen.add(cell);
       else chosen.delete(cell);
     }
+    last = [x, y];
     draw();
   }
 
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
-    adding = !chosen.has(cellAt(event)) || !model.get("many");
+    last = placeOf(event);
+    adding = !chosen.has(cellAt(last)) || !model.get("many");
     take(event);
   });
   canvas.addEventListener("pointermove", take);

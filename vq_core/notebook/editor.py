@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from vq_core.generation.editing import Codes, copy_region, decode_edited, paint
 from vq_core.generation.sampling import fill_codes
 from vq_core.models import CodeTransformer
 from vq_core.notebook.cell_picture import CellPicture
+from vq_core.notebook.widgets import telling
 from vq_core.training.vqvae_module import VQVAEModel
 
 
-def _png(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png")
+def _png(picture: np.ndarray, width: int = 0) -> bytes:
+    """As PNG; enlarged, without smoothing, to a width where one is given."""
+    buffer, image = io.BytesIO(), Image.fromarray(picture)
+    if width > image.width:
+        image = image.resize((width, width), Image.Resampling.NEAREST)
+    image.save(buffer, format="png")
     return buffer.getvalue()
 
 
@@ -67,6 +72,10 @@ class CodeEditor(w.VBox):
         x: some images; one is edited, any of them can be copied from.
         decoded: a picture of each code for the atlas, from `decoded_codes`.
         folder: where "save" puts `edit-N.png` and `edit-N.npy` (the codes).
+
+    Beyond the decoder's reach from the cells that were changed the picture is that of before, pixel by pixel
+    (`decode_edited`); `model.decode` of the saved codes alone may differ there by a few grey levels, for normalisation
+    looks at the whole image.
     """
 
     def __init__(
@@ -83,9 +92,10 @@ class CodeEditor(w.VBox):
         self._seed = 0
         grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
 
-        self.canvas = CellPicture(rows=grid, columns=grid, width=400, title="click or drag to choose cells")
-        self.before = w.Image(format="png", width=160)
-        self._atlas_order = _by_looks(decoded)
+        width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # each pixel enlarged alike
+        self.canvas = CellPicture(rows=grid, columns=grid, width=width, title="click or drag to choose cells")
+        self.before, self.preview = w.Image(format="png", width=160), w.Image(format="png", width=96)
+        self._decoded, self._atlas_order = decoded, _by_looks(decoded)
         self.atlas = _atlas(decoded, self._atlas_order)
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
@@ -96,17 +106,17 @@ class CodeEditor(w.VBox):
         self.save = _button("save", "save")
         self.status = w.HTML()
 
-        self.avatar.observe(lambda _: self._turn_to(), names="value")
-        self.atlas.observe(self._on_atlas, names="selected")
-        self.code.observe(lambda _: self._show_code(), names="value")
-        self.canvas.observe(lambda _: self._say(), names="selected")
-        self.set.on_click(lambda _: self._apply(f"code {self.code.value}", self._painted))
-        self.copy.on_click(lambda _: self._apply(f"copied from {self.donor.label}", self._copied))
-        self.anew.on_click(lambda _: self._apply("drawn anew", self._drawn))
-        self.clear.on_click(lambda _: setattr(self.canvas, "selected", []))
-        self.undo.on_click(lambda _: self._go(-1))
-        self.redo.on_click(lambda _: self._go(+1))
-        self.save.on_click(lambda _: self._save())
+        self.avatar.observe(self._telling(self._turn_to), names="value")
+        self.atlas.observe(self._telling(self._on_atlas), names="selected")
+        self.code.observe(self._telling(self._show_code), names="value")
+        self.canvas.observe(self._telling(self._say), names="selected")
+        self.set.on_click(self._telling(lambda: self._apply(f"code {self.code.value}", self._painted)))
+        self.copy.on_click(self._telling(self._copy))
+        self.anew.on_click(self._telling(lambda: self._apply("drawn anew", self._drawn)))
+        self.clear.on_click(self._telling(lambda: setattr(self.canvas, "selected", [])))
+        self.undo.on_click(self._telling(lambda: self._go(-1)))
+        self.redo.on_click(self._telling(lambda: self._go(+1)))
+        self.save.on_click(self._telling(self._save))
         self._turn_to()
         self._show_code()
         tools = w.VBox(
@@ -116,8 +126,12 @@ class CodeEditor(w.VBox):
                 w.HBox([self.copy, self.donor]),
                 w.HBox([self.anew, self.clear]),
                 w.HBox([self.undo, self.redo, self.save]),
-                w.HTML("before:"),
-                self.before,
+                w.HBox(
+                    [
+                        w.VBox([w.HTML("before"), self.before]),
+                        w.VBox([w.HTML("the code, among others"), self.preview]),
+                    ]
+                ),
             ]
         )
         super().__init__([w.HBox([self.canvas, tools, self.atlas]), self.status])
@@ -139,12 +153,20 @@ class CodeEditor(w.VBox):
         return flat.view(self.given.shape[1:])
 
     def _turn_to(self) -> None:
-        self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0])
-        self.canvas.selected = []
+        self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0], 160)
         self._draw()
+
+    def _telling(self, do: Callable[[], object]) -> Callable[[Any], None]:
+        return telling(self._say, lambda _: do())
 
     def _painted(self, mask: Tensor) -> Codes:
         return paint(self.codes, mask, self.code.value)
+
+    def _copy(self) -> None:
+        if self.donor.value == self.avatar.value:
+            self._say("choose another avatar to copy from")
+            return
+        self._apply(f"copied from {self.donor.label}", self._copied)
 
     def _copied(self, mask: Tensor) -> Codes:
         return copy_region(self.codes, self._edits[self.donor.value].codes, mask)
@@ -156,6 +178,7 @@ class CodeEditor(w.VBox):
             1,
             start=self.codes,
             keep=~mask.to(self.codes.device),
+            steps=8,  # enough for a part of an avatar, and at once
             top_p=0.9,
             seed=self._seed,
             progress=False,
@@ -172,23 +195,27 @@ class CodeEditor(w.VBox):
         self._own.go(by)
         self._draw()
 
-    def _picture(self) -> np.ndarray:
+    @property
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The avatar in the editor, as edited so far."""
         return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
     def _draw(self) -> None:
-        self.canvas.picture = _png(self._picture())
+        self.canvas.picture = _png(self.picture)
         self.undo.disabled, self.redo.disabled = self._own.at == 0, self._own.at == self._own.last
         self._say()
 
     def _say(self, text: str = "") -> None:
         self.status.value = f"{text or f'{len(self.canvas.selected)} cells chosen'} · {self._own}"
 
-    def _on_atlas(self, change: object = None) -> None:
+    def _on_atlas(self) -> None:
         chosen = self.atlas.selected[0] if self.atlas.selected else 0
         if chosen < len(self._atlas_order):
             self.code.value = int(self._atlas_order[chosen])
+        self._show_code()
 
     def _show_code(self) -> None:
+        self.preview.value = _png(self._decoded[self.code.value], 96)
         self.atlas.selected = [int(np.flatnonzero(self._atlas_order == self.code.value)[0])]
 
     def _save(self) -> None:
@@ -196,7 +223,7 @@ class CodeEditor(w.VBox):
         taken = [int(path.stem[5:]) for path in self.folder.glob("edit-*") if path.stem[5:].isdecimal()]
         number = max(taken, default=0) + 1
         path = self.folder / f"edit-{number}.png"
-        Image.fromarray(self._picture()).save(path)
+        Image.fromarray(self.picture).save(path)
         np.save(path.with_suffix(".npy"), self.codes[0].cpu().numpy())
         self._say(f"saved {path}")
 
@@ -205,18 +232,23 @@ def _button(text: str, icon: str) -> w.Button:
     return w.Button(description=text, icon=icon, layout=w.Layout(width="120px"))
 
 
+def _middle(decoded: np.ndarray) -> np.ndarray:
+    """Of pictures three cells wide the cell in the middle, which is the code's own."""
+    cell = decoded.shape[1] // 3
+    return decoded[:, cell:-cell, cell:-cell]
+
+
 def _by_looks(decoded: np.ndarray) -> np.ndarray:
-    """The codes in an order in which neighbours look alike: by the first principal component of their middles."""
-    third = decoded.shape[1] // 3
-    flat = decoded[:, third:-third, third:-third].reshape(len(decoded), -1).astype(np.float32)
+    """The codes in an order in which neighbours look alike: by the first principal component of their cells."""
+    flat = _middle(decoded).reshape(len(decoded), -1).astype(np.float32)
     return PCA(1, random_state=0).fit_transform(flat)[:, 0].argsort()
 
 
 def _atlas(decoded: np.ndarray, order: np.ndarray) -> CellPicture:
-    """All codes as one clickable picture, in the given order; each as the middle of what it decodes to."""
-    columns = math.ceil(len(order) ** 0.5)
-    rows, side = math.ceil(len(order) / columns), decoded.shape[1]
+    """All codes as one clickable picture, in the given order; each as the cell that it decodes to."""
+    columns, cells = math.ceil(len(order) ** 0.5), _middle(decoded)
+    rows, side = math.ceil(len(order) / columns), cells.shape[1]
     tiles = np.full((rows * columns, side, side, 3), 255, dtype=np.uint8)
-    tiles[: len(order)] = decoded[order]
+    tiles[: len(order)] = cells[order]
     sheet = tiles.reshape(rows, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
     return CellPicture(picture=_png(sheet), rows=rows, columns=columns, many=False, width=400, title="all codes")

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from vq_core.config import data_dir
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class _Client(NotebookClient):
@@ -87,6 +90,9 @@ def _execute(path: Path, out: Path) -> None:
 
 
 def _is_progress(out: NotebookNode) -> bool:
+    """A progress bar: in a terminal's way, or as the widget that it is in a notebook."""
+    if WIDGET in out.get("data", {}):
+        return re.search(r"\d+%\|", out["data"].get("text/plain", "")) is not None
     return out.get("name") == "stderr" and ("\r" in out.text or not out.text.strip())
 
 
@@ -108,11 +114,14 @@ def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Drop what goes stale in a file (widget state, times of execution, progress bars); pack pictures tighter."""
+    """Drop what goes stale in a file (widgets, times of execution, progress bars); pack pictures tighter."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not _is_progress(out)]
-            for data in (out["data"] for out in cell.outputs if "image/png" in out.get("data", {})):
-                data["image/png"] = _repacked(data["image/png"])
+            for out in cell.outputs:
+                if WIDGET in out.get("data", {}):
+                    out["data"] = {"text/plain": "Something to move and click: run this cell in JupyterLab."}
+                elif "image/png" in out.get("data", {}):
+                    out["data"]["image/png"] = _repacked(out["data"]["image/png"])

@@ -1,20 +1,62 @@
 """The live view of a training: one picture in the cell that trains, redrawn in place."""
 
 import time
+from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
 import lightning as L
+import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import DisplayHandle, display
-from lightning.pytorch.callbacks import Callback
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from PIL import Image
 
-from vq_core.notebook.plots import BLUE, GREEN, ORANGE, RED, draw_usage, figure, png_of
-from vq_core.training.callbacks import Pictures
+from vq_core.notebook.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, draw_usage, png_of
+from vq_core.training.callbacks import RunView, StoppedEarly
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.runs import PRIORS, History, Run
+
+# Panels: a title, and the logged figures in it with their colours and labels; those that a run lacks are left out.
+Panel = tuple[str, list[tuple[str, str, str]]]
+_LOSS: Panel = ("loss", [("train/total", BLUE, "train"), ("val/total", ORANGE, "validation")])
+_BITS: Panel = ("bits per token", [("train/bits", BLUE, "train"), ("val/bits", ORANGE, "validation")])
+_TERMS: Panel = (
+    "terms of the loss",
+    [
+        (f"train/{name}", colour, label)
+        for name, colour, label in (
+            ("rec", BLUE, "rec"),
+            ("commit", ORANGE, "commit"),
+            ("perceptual", GREEN, "perceptual"),
+            ("l2", PURPLE, "L2"),
+        )
+    ],
+)
+_GAN: Panel = ("GAN", [("train/disc", BLUE, "discriminator"), ("train/gan", ORANGE, "L_gan")])
+_PSNR: Panel = ("PSNR [dB]", [("val/psnr", GREEN, "")])
+_PERPLEXITY: Panel = ("perplexity", [("val/perplexity", GREEN, "")])
+_RATES: Panel = (
+    "learning rate",
+    [
+        ("train/lr", BLUE, "AdamW"),
+        ("train/lr_discriminator", ORANGE, "discriminator"),
+        ("train/lr_muon", GREEN, "Muon"),
+    ],
+)
+_PANELS = {
+    "kmeans": (_LOSS, _TERMS, _PSNR, _RATES),
+    "phase1": (_LOSS, _TERMS, _PSNR, _PERPLEXITY, _RATES),
+    "phase2": (_LOSS, _TERMS, _GAN, _PSNR, _PERPLEXITY, _RATES),
+    **dict.fromkeys(PRIORS, (_BITS, _RATES)),
+}
+_IN_WORDS = {
+    "train/total": "loss",
+    "val/psnr": "validation PSNR",
+    "train/bits": "train bits",
+    "val/bits": "validation bits",
+}
 
 
 class _Picture:
@@ -27,16 +69,15 @@ class _Picture:
         return {"image/png": self.png, "text/plain": self.status}
 
 
-class LiveView(Callback):
+class LiveView(RunView):
     """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
 
-    Redrawn every `seconds`, and so seldom that drawing takes no more than `share` of the time.
+    Redrawn every `seconds`, and so seldom that drawing takes no more than `share` of the time. A finished run that is
+    loaded shows what it came to.
     """
 
-    def __init__(
-        self, run: Run, history: History, pictures: Pictures | None, seconds: float = 10.0, share: float = 0.015
-    ) -> None:
-        self.run, self.history, self.pictures = run, history, pictures
+    def __init__(self, run: Run, history: History, seconds: float = 10.0, share: float = 0.015) -> None:
+        super().__init__(run, history)
         self.seconds, self.share = seconds, share
         self.handle: DisplayHandle | None = None
         self.began = self.due = self.spent = 0.0
@@ -51,108 +92,112 @@ class LiveView(Callback):
             self._draw(module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        self._draw(module)
+        minutes = _minutes(module.seconds)
+        early = f"stopped early after {minutes}: no better validation for {module.validations_since_best} times"
+        self._draw(module, f"done in {minutes}" if module.steps_done >= module.total_steps else early)
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        self._draw(module)
+        stopped = isinstance(exception, StoppedEarly | KeyboardInterrupt)
+        self._draw(module, "interrupted: run the cell again to go on" if stopped else type(exception).__name__)
 
-    def status(self, module: Any) -> str:
-        """One line: step, loss, speed, time left."""
+    def show_finished(self) -> None:
+        result = self.run.result()
+        ended = f"best at step {result['best_step']} · took {_minutes(result['seconds'])}"
+        status = " · ".join([f"{self.run.kind} step {result['steps']}", *self._figures(), ended])
+        self._show(status, result["steps"], result["findings"])
+
+    def status(self, module: Any, ended: str = "") -> str:
+        """One line: step, figures, speed, and time left or how it ended."""
         done, total = module.steps_done, module.total_steps
-        parts = [f"{self.run.kind} step {done}/{total}"]
+        parts = [f"{self.run.kind} step {done}/{total}", *self._figures()]
+        steps, seconds = done - self.first_step, time.monotonic() - self.began
+        if steps:
+            config = module.config
+            batch = config.prior.batch_size if self.run.kind in PRIORS else config.train.batch_size
+            parts.append(f"{steps * batch / seconds:.3g} images/s")
+        left = f"{_minutes(seconds / steps * (total - done))} left" if steps and not ended else ended
+        return " · ".join([*parts, left] if left else parts)
+
+    def _figures(self) -> list[str]:
         last: dict[str, float] = {}
         for row in self.history.rows[-50:]:
             last |= row
-        parts += [
-            f"{n.split('/')[1]} {last[n]:.4g}"
-            for n in ("train/total", "train/bits", "val/psnr", "val/bits")
-            if n in last
-        ]
-        steps, seconds = done - self.first_step, time.monotonic() - self.began
-        if steps and done < total:
-            config = module.config
-            batch = config.prior.batch_size if self.run.kind in PRIORS else config.train.batch_size
-            parts.append(f"{steps * batch / seconds:.3g} images/s, {_minutes(seconds / steps * (total - done))} left")
-        if done >= total:
-            parts.append(f"done in {_minutes(module.seconds)}")
-        return " · ".join(parts)
+        return [f"{label} {last[name]:.4g}" for name, label in _IN_WORDS.items() if name in last]
 
-    def _draw(self, module: Any) -> None:
-        started, status = time.monotonic(), self.status(module)
-        picture = _Picture(self._figure(module, status), status)
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)  # still None outside a notebook
-        else:
-            self.handle.update(picture)
+    def _draw(self, module: Any, ended: str = "") -> None:
+        started = time.monotonic()
+        findings = diagnose(self.run.kind, self.history.rows, module.config)
+        self._show(self.status(module, ended), module.steps_done, [str(finding) for finding in findings])
         now = time.monotonic()
         self.spent += now - started
         # Not before the time trained so far has paid for what is drawn by then.
         self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.share)
 
-    def _figure(self, module: Any, status: str) -> Figure:
-        if not self.history.rows:
-            fig, axes = figure(1, 1, 12, 0.4)
-            axes[0][0].axis("off")
-            fig.suptitle(f"{status} · figures follow", fontsize=9.5)
-            return fig
-        latest = self.pictures.latest if self.pictures else None
-        panels: list[tuple[str, list[tuple[str, str, str]]]] = [
-            (
-                "loss",
-                [(n, BLUE, "train") for n in ("train/total", "train/bits")]
-                + [(n, ORANGE, "validation") for n in ("val/total", "val/bits")],
-            ),
-            ("PSNR [dB]", [("val/psnr", GREEN, "validation")]),
-            ("perplexity", [("val/perplexity", GREEN, "validation")]),
-            ("gradient norm", [("train/grad_norm", BLUE, "")]),
-            (
-                "learning rate",
-                [
-                    (f"train/lr{n}", c, n[1:] or "AdamW")
-                    for n, c in (("", BLUE), ("_discriminator", ORANGE), ("_muon", GREEN))
-                ],
-            ),
-        ]
-        logged = {name for row in self.history.rows for name in row}
-        seen = [(title, series) for title, series in panels if any(name in logged for name, _, _ in series)]
-        fig, axes = figure(2 if latest is not None else 1, max(3, len(seen)), 12, 5.2 if latest is not None else 2.6)
-        for ax, (title, series) in zip(axes[0], seen, strict=False):
-            self._panel(ax, title, series)
-        for ax in axes[0][len(seen) :]:
-            ax.axis("off")
-        if latest is not None:
-            self._codes_and_pictures(fig, axes[1], latest, module.quantize)
+    def _show(self, status: str, step: int, findings: Sequence[str]) -> None:
+        picture = _Picture(self._figure(status, step, findings), status)
+        if self.handle is None:
+            self.handle = display(picture, display_id=True)  # still None outside a notebook
+        else:
+            self.handle.update(picture)
+
+    def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
+        """Of the same size and parts from the first to the last, so that nothing jumps."""
+        panels = _PANELS[self.run.kind]
+        alone = self.run.kind in PRIORS
+        with plt.rc_context(STYLE):
+            fig = plt.figure(figsize=(12, 2.8 if alone else 5.6), layout="constrained")
+            if alone:
+                above = fig.subplots(1, len(panels))
+            else:
+                upper, lower = fig.subfigures(2, 1, squeeze=False).flat
+                above = upper.subplots(1, len(panels))
+                codes = () if self.run.kind == "kmeans" else (2,)  # no codebook yet
+                *beside, pictures = lower.subplots(1, len(codes) + 1, squeeze=False, width_ratios=(*codes, 3))[0]
+                for ax in beside:
+                    self._codes(ax)
+                self._pictures(pictures, step)
+            for ax, panel in zip(above, panels, strict=True):
+                self._panel(ax, *panel)
+        plt.close(fig)
         fig.suptitle(status, fontsize=9.5)
-        findings = diagnose(self.run.kind, self.history.rows, module.config)
         if findings:
-            fig.supxlabel("\n".join(fill(str(finding), 150) for finding in findings), fontsize=8.5, color=RED)
+            fig.supxlabel("\n".join(fill(finding, 150) for finding in findings), fontsize=8.5, color=RED)
         return fig
 
-    def _codes_and_pictures(self, fig: Figure, axes: Any, latest: Tensor, quantize: bool) -> None:
-        grid, first = axes[0].get_gridspec(), 0
-        for ax in axes:
-            ax.remove()
-        if quantize and self.history.latest_usage is not None:
-            first, (step, counts) = 2, self.history.latest_usage
-            codes = fig.add_subplot(grid[1, :first])
-            draw_usage(codes, counts.astype(float), f"codebook, step {step}")
-            codes.title.set_fontsize(9)
-        wide, half = fig.add_subplot(grid[1, first:]), len(latest) // 2
-        rows = [
-            np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1) for part in (latest[:half], latest[half:])
-        ]
-        wide.imshow(np.concatenate(rows, axis=0))
-        wide.axis("off")
-        wide.set_title("validation images above, reconstructions below", fontsize=9, fontweight="normal")
+    def _codes(self, ax: Axes) -> None:
+        if self.history.latest_usage is None:
+            _follows(ax, "the codebook's use")
+            return
+        logged, counts = self.history.latest_usage
+        draw_usage(ax, counts.astype(float), f"codebook, step {logged}")
+        ax.title.set_fontsize(9)
 
-    def _panel(self, ax: Any, title: str, series: list[tuple[str, str, str]]) -> None:
+    def _pictures(self, ax: Axes, step: int) -> None:
+        drawn = {int(path.stem.removeprefix("step=")): path for path in (self.run.folder / "pictures").glob("step=*")}
+        shown = max((number for number in drawn if number <= step), default=None)  # later ones: before a resume
+        if shown is None:
+            _follows(ax, "reconstructions")
+            return
+        with Image.open(drawn[shown]) as sheet:
+            tile = sheet.height // 2
+            columns = 8 if tile < 100 else 4  # else each would be a thumbnail
+            ax.imshow(np.asarray(sheet)[:, : columns * tile])
+        ax.axis("off")
+        ax.set_title(f"validation images above, reconstructions below, step {shown}", fontsize=9, fontweight="normal")
+
+    def _panel(self, ax: Axes, title: str, series: list[tuple[str, str, str]]) -> None:
         for name, colour, label in series:
             rows = [(row["step"], row[name]) for row in self.history.rows if name in row]
             if rows:
                 ax.plot(*zip(*rows, strict=True), color=colour, label=label, marker="o" if len(rows) < 12 else "", ms=3)
         ax.set(title=title, xlabel="step")
-        if len(ax.get_lines()) > 1:
-            ax.legend()
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
+
+
+def _follows(ax: Axes, what: str) -> None:
+    ax.axis("off")
+    ax.text(0.5, 0.5, f"{what} will stand here", ha="center", va="center", color=GREY, fontsize=9)
 
 
 def _minutes(seconds: float) -> str:

@@ -28,6 +28,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "image.interpolation": "auto",
 }
+WIDEST = 16.0  # inches
 Pictures = Sequence[np.ndarray] | np.ndarray
 
 
@@ -48,7 +49,7 @@ def png_of(fig: Figure) -> bytes:
 
 def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.1) -> Figure:
     """uint8 pictures [n, h, w, 3] in rows of `columns`, with a title over each where given."""
-    rows = -(-len(pictures) // columns)
+    rows, side = -(-len(pictures) // columns), _side(pictures, side, columns)
     fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)))
     for number, ax in enumerate(axes.flat):
         ax.axis("off")
@@ -63,6 +64,7 @@ def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | Non
 def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
     """Rows of pictures under each other, each with its label on the left: input, Phase 1, Phase 2 …"""
     columns = max(len(pictures) for pictures in rows.values())
+    side = _side([picture for pictures in rows.values() for picture in pictures], side, columns)
     fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for number, ax in enumerate(line):
@@ -74,6 +76,12 @@ def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     _close_together(fig)
     return fig
+
+
+def _side(pictures: Pictures, side: float, columns: int) -> float:
+    """At least the side asked for, in inches; up to the pictures' own pixels where a row of them is not too wide."""
+    own = max(len(picture) for picture in pictures) / STYLE["figure.dpi"]
+    return max(side, min(own, WIDEST / columns))
 
 
 def _close_together(fig: Figure) -> None:
@@ -135,12 +143,13 @@ def draw_usage(
     log: bool = False,
     other: tuple[str, np.ndarray] | None = None,
 ) -> None:
-    """Usage of every code on given axes, with a line for a second codebook (label, counts [K]) to compare with.
+    """Usage of every code on given axes, with a line for a second codebook (label, counts) to compare with.
 
     Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
     """
     share = _per_mean(counts)[_order(counts, by_usage)]
-    colours = np.select([share == 0, share < 0.1, share > 5], [RED, ORANGE, PURPLE], BLUE)
+    kinds = {RED: ("dead", share == 0), ORANGE: ("rare", (share > 0) & (share < 0.1)), PURPLE: ("dominant", share > 5)}
+    colours = np.select([which for _, which in kinds.values()], [*kinds], BLUE)
     floor = 0.02 if log else 0.02 * share.max()  # so that what is dead can be seen
     x, height = np.arange(len(counts)), np.maximum(share, floor)
     corners = np.stack([[x - 0.5, 0 * x + 1e-3], [x - 0.5, height], [x + 0.5, height], [x + 0.5, 0 * x + 1e-3]])
@@ -151,14 +160,18 @@ def draw_usage(
     if other is not None:
         outline = _per_mean(other[1])[_order(other[1], by_usage)]
         ax.stairs(np.maximum(outline, floor), np.arange(len(outline) + 1) - 0.5, color="#222", lw=1.1, label=other[0])
-        ax.legend(loc="upper right")
         lines.append(f"{other[0]} (line): {_in_words(other[1])}")
         top = max(top, outline.max())
+    for colour, (kind, which) in kinds.items():
+        if which.any():
+            ax.bar(0, 0, color=colour, label=f"{which.sum()} {kind}")  # for the legend alone
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper right" if by_usage else "best")
     ax.set(
         title="\n".join(lines),
         xlabel="codes, most used first" if by_usage else "code",
         ylabel="usage / mean",
-        xlim=(-0.5, len(counts) - 0.5),
+        xlim=(-0.5, max(len(counts), len(other[1]) if other is not None else 0) - 0.5),
         yscale="log" if log else "linear",
         ylim=(0.01, top * 1.5) if log else (0, top * 1.05),
     )
@@ -173,12 +186,8 @@ def _order(counts: np.ndarray, by_usage: bool) -> np.ndarray:
 
 
 def _in_words(counts: np.ndarray) -> str:
-    share = _per_mean(counts)
     in_use = float(perplexity(torch.from_numpy(np.asarray(counts, dtype=float))))
-    kinds = {"dead": share == 0, "rare": (share > 0) & (share < 0.1), "dominant": share > 5}
-    special = ", ".join(f"{int(which.sum())} {kind}" for kind, which in kinds.items() if which.any())
-    words = f"{(counts > 0).mean():.0%} used, perplexity {in_use:.0f} of {len(counts)}"
-    return f"{words} ({special})" if special else words
+    return f"{(counts > 0).sum()} of {len(counts)} codes used, perplexity {in_use:.0f}"
 
 
 def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0, **how: Any) -> Figure:
@@ -206,7 +215,7 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
     plt.close(fig)
     axes[0].imshow(decoded, interpolation="nearest")
     axes[0].set_title("decodes to", fontweight="normal")
-    shown = axes[1].imshow(where, cmap="magma", vmin=0)
+    shown = axes[1].imshow(where, cmap="magma", vmin=0, vmax=max(where.max(), 1e-9))
     axes[1].set_title("where", fontweight="normal")
     fig.colorbar(shown, ax=axes[1])
     if len(patches):
@@ -227,20 +236,27 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
 def _frame_middle(ax: Axes, x: float, y: float, side: int) -> None:
     """A thin frame around the middle third of a square picture that begins at (x, y)."""
     place = (x + side / 3 - 0.5, y + side / 3 - 0.5)
-    ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=1, edgecolor="white"))
+    for colour, lw in (("black", 2.2), ("white", 1.0)):  # to be seen on light and on dark
+        ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=lw, edgecolor=colour))
 
 
 def wiped(before: np.ndarray, after: np.ndarray, share: float, labels: tuple[str, str]) -> Figure:
     """Two versions of some pictures [n, h, w, 3] over each other: `before` left of `share` of each, `after` right."""
-    size = before.shape[2]
+    count, size = before.shape[0], before.shape[2]
     edge = round(share * size)
     mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
-    fig, axes = figure(1, len(mixed), 1.9 * len(mixed), 2.15)
-    for ax, picture in zip(axes[0], mixed, strict=True):
-        ax.imshow(picture)
-        ax.axvline(edge - 0.5, color="white", lw=1)
+    scale = max(1, 1000 // (count * size))  # each pixel as that many: the eye is to judge sharpness, not smoothing
+    width, height, above = count * size * scale, size * scale, 24
+    with plt.rc_context(STYLE):
+        fig = plt.figure(figsize=(width / STYLE["figure.dpi"], (height + above) / STYLE["figure.dpi"]))
+        ax = fig.add_axes((0, 0, 1, height / (height + above)))
+        ax.imshow(np.hstack(list(mixed)), interpolation="nearest", aspect="auto")
+        for number in range(count):
+            ax.axvline(number * size + edge - 0.5, color="white", lw=1)
+            ax.axvline(number * size - 0.5, color="white", lw=4)
         ax.axis("off")
-    fig.suptitle(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5)
+        ax.set_title(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5, fontweight="normal", pad=5)
+    plt.close(fig)
     return fig
 
 
@@ -300,6 +316,10 @@ def heatmap(values: np.ndarray, title: str, background: np.ndarray | None = None
 
 
 def atlas(patches: dict[str, list[np.ndarray]], columns: int = 12) -> Figure:
-    """Rows of small patches: label of a code → image patches that map to it."""
+    """Rows of small patches: label of a code → image patches that map to it, three cells wide; its own is framed."""
     rows = {label: [np.asarray(p) for p in few[:columns]] for label, few in patches.items()}
-    return rows_of_images(rows, side=0.62)
+    fig = rows_of_images(rows, side=0.62)
+    for ax in fig.axes:
+        for shown in ax.get_images():
+            _frame_middle(ax, 0, 0, shown.get_size()[0])
+    return fig

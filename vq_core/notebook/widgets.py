@@ -31,51 +31,72 @@ def over_controls(
 ) -> w.VBox:
     """A picture under some controls; `draw(**values)` gives the figure for their values.
 
-    Where `call` is given, the function call for the same values stands under the picture, to be copied into a script.
-    The box has the controls first, then the `Image`, then the call.
+    Where `call` is given, the code that draws it stands under the picture, to be copied into a script.
+    The box has the controls first, then the `Image`, then that code, then what went wrong.
     """
-    image = w.Image(format="png", layout=_AS_IT_IS)
-    shown = w.Textarea(layout=w.Layout(width="95%", height="52px"))
+    image, wrong = w.Image(format="png", layout=_AS_IT_IS), w.HTML()
+    shown = w.Textarea(layout=w.Layout(width="95%", height="64px"))
 
     def redraw(change: object = None) -> None:
         values = {name: control.value for name, control in controls.items()}
         image.value = plots.png_of(draw(**values))
         if call is not None:
             shown.value = call(**values)
+        wrong.value = ""
 
     for control in controls.values():
-        control.observe(redraw, names="value")
+        control.observe(telling(lambda text: setattr(wrong, "value", text), redraw), names="value")
     redraw()
-    return w.VBox([*controls.values(), image, *([shown] if call is not None else [])])
+    return w.VBox([*controls.values(), image, *([shown] if call is not None else []), wrong])
 
 
-def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> np.ndarray:
+def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callable[[Any], None]:
+    """`do` as a widget's callback: an error is said too, where JupyterLab alone would only write it to a log."""
+
+    def tell(change: Any) -> None:
+        try:
+            do(change)
+        except Exception as error:
+            say(f"{type(error).__name__}: {error}")
+            raise
+
+    return tell
+
+
+def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> tuple[int, np.ndarray]:
+    """The last entry up to a step, else the first one: its own step, and its counts."""
     steps, counts = usage
-    return counts[max(0, int(np.searchsorted(steps, step, "right")) - 1)]
+    entry = max(0, int(np.searchsorted(steps, step, "right")) - 1)
+    return int(steps[entry]), counts[entry]
 
 
 class UsageExplorer(w.VBox):
-    """The codebook's usage through training: a slider (and play button) over the steps of one or two runs.
+    """The codebook's usage through training: a slider (and play button) over what was logged of one or two runs.
 
-    Sorted by usage or by code, linear or logarithmic, of training or validation images. A code chosen by a click on its
-    bar, or by its number, is shown below by `card(code)` where that is given.
+    Sorted by usage or by code, linear or logarithmic, of training or validation images. A code of the first run chosen
+    by a click on its bar, or by its number, is shown below by `card(code)` where that is given.
+
+    Raises:
+        ValueError: more than two runs, or one without any usage logged.
     """
 
     def __init__(self, runs: dict[str, Run], card: Callable[[int], Figure] | None = None) -> None:
         if not 1 <= len(runs) <= 2:
             raise ValueError(f"runs must be one or two, got {len(runs)}")
         self._usages = {split: {n: run.usage(split) for n, run in runs.items()} for split in ("train", "val")}
-        steps = np.unique(np.concatenate([steps for steps, _ in self._usages["train"].values()]))
-        if not len(steps):
-            raise ValueError(f"no usage of codes has been logged in {', '.join(r.name for r in runs.values())}")
-        first, last = int(steps[0]), int(steps[-1])
-        between = max(1, (last - first) // max(1, len(steps) - 1))
-        self.step = w.IntSlider(last, first, last, between, description="step", **_WAIT, layout=w.Layout(width="60%"))
-        self.play = w.Play(min=first, max=last, step=between, value=last, interval=500)
-        w.jslink((self.play, "value"), (self.step, "value"))
+        for label, (logged, _) in self._usages["train"].items():
+            if not len(logged):
+                raise ValueError(f"{label}: no usage of codes has been logged in {runs[label].folder}")
+        entries = [usage for usages in self._usages.values() for usage in usages.values() if len(usage[0])]
+        steps = np.unique(np.concatenate([logged for logged, _ in entries])).tolist()
+        self.step = w.SelectionSlider(
+            options=steps, value=steps[-1], description="step", **_WAIT, layout=w.Layout(width="60%")
+        )
+        self.play = w.Play(min=0, max=len(steps) - 1, value=len(steps) - 1, interval=500)
+        w.jslink((self.play, "value"), (self.step, "index"))
         self.play.observe(self._from_the_start, names="playing")
-        logged = all(len(steps) for steps, _ in self._usages["val"].values())  # not before the first validation
-        options = {"training": "train"} | ({"validation": "val"} if logged else {})
+        validated = all(len(logged) for logged, _ in self._usages["val"].values())  # not before the first validation
+        options = {"training": "train"} | ({"validation": "val"} if validated else {})
         self.split = w.ToggleButtons(options=options, description="images")
         self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
         self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
@@ -83,33 +104,33 @@ class UsageExplorer(w.VBox):
             buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
         codes = next(iter(self._usages["train"].values()))[1].shape[1]
-        self.histogram.columns = codes
+        self.histogram.columns = max(counts.shape[1] for _, counts in entries)
         self.code = w.BoundedIntText(0, 0, codes - 1, description="code", **_LABELS)
         self.card, self._draw_card = w.Image(format="png", layout=_AS_IT_IS), card
-        self._codes = np.arange(codes)  # which code each bar stands for
+        self._codes = np.arange(codes)  # which code of the first run each bar stands for
         for control in (self.step, self.split, self.order, self.scale):
             control.observe(self._redraw, names="value")
         self.histogram.observe(self._on_click, names="selected")
         self.code.observe(self._on_code, names="value")
         self._redraw()
         self._on_code()
-        rows = [w.HBox([self.play, self.step]), w.HBox([self.split, self.order, self.scale]), self.histogram]
-        super().__init__([*rows, *([self.code, self.card] if card is not None else [])])
+        rows = [w.HBox([self.play, self.step]), w.HBox([self.split, self.order, self.scale]), self.histogram, self.code]
+        super().__init__([*rows, *([self.card] if card is not None else [])])
 
     def _from_the_start(self, change: object = None) -> None:
         if self.play.playing and self.play.value >= self.play.max:
-            self.play.value = self.step.value = self.play.min
+            self.play.value = self.step.index = 0
 
     def _redraw(self, change: object = None) -> None:
         usages = {n: _usage_at(usage, self.step.value) for n, usage in self._usages[self.split.value].items()}
-        (label, counts), *others = usages.items()
+        (label, (step, counts)), *others = usages.items()
         self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))
         fig = plots.usage_histogram(
-            {f"{label}, step {self.step.value}, {self.split.label} images": counts},
+            {f"{label}, step {step}, {self.split.label} images": counts},
             self.order.value,
             width=10.7,
             log=self.scale.value,
-            other=others[0] if others else None,
+            other=next(((f"{name}, step {at}", its) for name, (at, its) in others), None),
         )
         picture = plots.png_of(fig)
         inside = fig.axes[0].get_position()
@@ -122,8 +143,10 @@ class UsageExplorer(w.VBox):
         self.histogram.selected = [int(np.flatnonzero(self._codes == self.code.value)[0])]
 
     def _on_click(self, change: object = None) -> None:
-        if self.histogram.selected:
-            self.code.value = int(self._codes[self.histogram.selected[0]])
+        bar = self.histogram.selected[0] if self.histogram.selected else 0
+        if bar < len(self._codes):
+            self.code.value = int(self._codes[bar])
+        self._mark()
 
     def _on_code(self, change: object = None) -> None:
         self._mark()
@@ -132,12 +155,16 @@ class UsageExplorer(w.VBox):
 
 
 def card_of(model: VQVAEModel, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
-    """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it."""
+    """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it.
+
+    By the given model, which is a run's best one; the histogram may show another moment of the run.
+    """
     decoded = decoded_codes(model, codes)
 
     def draw(code: int) -> Figure:
         where = codes == code
-        title = f"code {code}: {where.mean():.2%} of all codes, in {where.any(axis=(1, 2)).mean():.0%} of the images"
+        share = f"{where.mean():.2%} of all codes, in {where.any(axis=(1, 2)).mean():.0%} of all images"
+        title = f"code {code}, by the best checkpoint: {share}"
         return plots.code_card(title, decoded[code], where.mean(axis=0), code_patches(packed, codes, code, 16))
 
     return draw
@@ -167,7 +194,10 @@ def sampling_explorer(model: VQVAEModel, prior: CodeTransformer, count: int = 8)
         codes = sample_codes(prior, count, progress=False, **drawing)
         return plots.image_grid(to_pictures(model.decode(codes)), columns=count)
 
-    return over_controls(controls, draw, lambda **v: f"model.decode(sample_codes(prior, {count}, {_arguments(v)}))")
+    imported = "from vq_core.generation.sampling import sample_codes\n"
+    return over_controls(
+        controls, draw, lambda **v: f"{imported}model.decode(sample_codes(prior, {count}, {_arguments(v)}))"
+    )
 
 
 def _arguments(values: dict[str, Any]) -> str:
@@ -184,9 +214,9 @@ def interpolation_explorer(
     """From one image to another by a slider, in each of the three ways; all frames are computed beforehand."""
     one, two = model.encode(a), model.encode(b)
     calls = {
-        "blend": f"blend_latents(model, a, b, {steps})",
-        "exchange": f"model.decode(exchange_codes(model.encode(a), model.encode(b), {steps}))",
-        "likely": f"model.decode(exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
+        "blend": f"editing.blend_latents(model, a, b, {steps})",
+        "exchange": f"model.decode(editing.exchange_codes(model.encode(a), model.encode(b), {steps}))",
+        "likely": f"model.decode(editing.exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
     }
     frames = {
         "blend": blend_latents(model, a, b, steps),
@@ -204,7 +234,8 @@ def interpolation_explorer(
         shown = [ends[0], pictures[method][frame], ends[1]]
         return plots.image_grid(shown, columns=3, titles=["from", f"{method}, {frame} of {steps - 1}", "to"], side=1.8)
 
-    return over_controls(controls, draw, lambda method, frame: f"{calls[method]}[{frame}]")
+    imported = "from vq_core.generation import editing\n"
+    return over_controls(controls, draw, lambda method, frame: f"{imported}{calls[method]}[{frame}]")
 
 
 def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
@@ -219,6 +250,7 @@ def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
         controls,
         lambda left, right, share: plots.wiped(pictures[left], pictures[right], share, (left, right)),
         lambda left, right, share: (
+            "from vq_core.notebook import plots\n"
             f"plots.wiped(rows[{left!r}]{some}, rows[{right!r}]{some}, {share:g}, ({left!r}, {right!r}))"
         ),
     )

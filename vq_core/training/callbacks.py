@@ -117,7 +117,6 @@ class Pictures(Callback):
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
         self.run, self.history, self.images = run, history, images
-        self.latest: Tensor | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = module.steps_done % module.config.train.image_every == 0 or module.steps_done == module.total_steps
@@ -126,8 +125,7 @@ class Pictures(Callback):
         if not trainer.is_global_zero:
             module.usage.zero_()
             return
-        self.latest = self.reconstruct(module)
-        grid = make_grid(self.latest, nrow=len(self.images), padding=2)
+        grid = make_grid(self.reconstruct(module), nrow=len(self.images), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"step={module.steps_done:06d}.png")
@@ -160,6 +158,17 @@ def _as_samples(usage: Tensor) -> Tensor:
     """Code numbers, repeated as often as used (at most about 10,000 in all): what TensorBoard draws a histogram of."""
     scale = max(1.0, float(usage.sum()) / 10_000)
     return torch.repeat_interleave(torch.arange(len(usage)), (usage / scale).round().long())
+
+
+class RunView(Callback):
+    """What a notebook shows of a training while it runs, and of a finished one that is loaded."""
+
+    def __init__(self, run: Run, history: History) -> None:
+        self.run, self.history = run, history
+
+    def show_finished(self) -> None:
+        """Called instead of a training where there is nothing left to train."""
+        raise NotImplementedError
 
 
 class Bar(Callback):

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from vq_core.config import Config
 from vq_core.data.datamodule import AnimeDataModule, images_of, load_images
 from vq_core.data.ingest import PackedImages
-from vq_core.training.callbacks import Bar, Checkpoints, Pictures, Stopped, StoppedEarly, signals_given_back
+from vq_core.training.callbacks import Bar, Checkpoints, Pictures, RunView, Stopped, StoppedEarly, signals_given_back
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
@@ -31,7 +31,7 @@ from vq_core.training.state import fitting, load_checkpoint, refuse_other_settin
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
 
-View = Callable[[Run, History, Pictures | None], Callback]
+View = Callable[[Run, History], RunView]
 
 
 def run_for(kind: str, config: Config) -> Run:
@@ -91,9 +91,9 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     run.begin(settings, module.steps_done)
     history, checkpoints = History(run), Checkpoints(run)
     painter = Pictures(run, history, pictures) if pictures is not None else None
-    shown = [view(run, history, painter) if view else Bar(run.kind, history)] if is_main_process() else []
+    shown = [view(run, history) if view else Bar(run.kind, history)] if is_main_process() else []
     # The painter first: what it has drawn and counted belongs to the state that is saved after the same step.
-    callbacks = [*([painter] if painter else []), checkpoints, *shown]
+    callbacks: list[Callback] = [*([painter] if painter else []), checkpoints, *shown]
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
         return
@@ -214,11 +214,18 @@ def _sample_images(packed: PackedImages, count: int = 8) -> Tensor:
     return images_of(packed, packed.val_rows[:count])
 
 
+def _shown(run: Run, view: View | None) -> Run:
+    """A finished run as it is; in a notebook, with the picture that its training would have ended with."""
+    if view is not None and is_main_process():
+        view(run, History(run)).show_finished()
+    return run
+
+
 def train_kmeans(config: Config, view: View | None = None) -> Run:
     """Warm up the autoencoder without quantisation, then cluster its latents: the codebook that Phase 1 starts from."""
     run, packed = _begin("kmeans", config)
     if run.done:
-        return run
+        return _shown(run, view)
     module = VQVAEModel(config, "kmeans")
     fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
     figures: dict[str, Any] = {}
@@ -234,7 +241,7 @@ def train_phase1(config: Config, view: View | None = None) -> Run:
     """Phase 1, the VQ-VAE. Raises `RunError` where its k-means start is missing."""
     run, packed = _begin("phase1", config)
     if run.done:
-        return run
+        return _shown(run, view)
     module = VQVAEModel(config, "phase1")
     if config.quantizer.init == "kmeans":
         start_from_kmeans(module, finished("kmeans", config))
@@ -246,7 +253,7 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
     """Phase 2, the VQ-GAN: from Phase 1's best checkpoint, or from scratch through both phases in one run."""
     run, packed = _begin("phase2", config)
     if run.done:
-        return run
+        return _shown(run, view)
     module = VQVAEModel(config, "phase2")
     if config.phase2.start_from == "phase1":
         start = finished("phase1", config).best
@@ -264,7 +271,7 @@ def train_prior(config: Config, view: View | None = None, kind: PriorKind = "pri
     """Phase 3, the causal prior or the masked one, on the codes of Phase 2's best autoencoder."""
     run, packed = _begin(kind, config)
     if run.done:
-        return run
+        return _shown(run, view)
     module = PriorModel(config, kind)
     autoencoder = finished("phase2", config)
     with torch.random.fork_rng(devices=[]):

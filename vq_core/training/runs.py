@@ -171,7 +171,9 @@ class History(Logger):
         super().__init__()
         self.run = run
         self.rows: list[dict[str, Any]] = run.history()
-        self.latest_usage: tuple[int, np.ndarray] | None = None  # step and counts, for the live view
+        steps, counts = run.usage()
+        # Step and counts, for the live view.
+        self.latest_usage: tuple[int, np.ndarray] | None = (int(steps[-1]), counts[-1]) if len(steps) else None
 
     @property
     def name(self) -> str:
