@@ -134,6 +134,7 @@ class CodeEditor(w.VBox):
                 ),
             ]
         )
+        tools.layout.margin = "0 12px"
         super().__init__([w.HBox([self.canvas, tools, self.atlas]), self.status])
 
     @property
