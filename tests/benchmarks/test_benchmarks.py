@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
@@ -16,7 +17,9 @@ from vector_quantize_pytorch import VectorQuantize
 from vq_core.config import load_config
 from vq_core.generation.sampling import sample_codes
 from vq_core.models import CodeTransformer, VectorQuantizerEMA
+from vq_core.notebook.editor import CodeEditor
 from vq_core.training.kmeans_init import inertia, kmeans
+from vq_core.training.prior_module import PriorModel
 from vq_core.training.vqvae_module import VQVAEModel
 
 
@@ -162,3 +165,17 @@ def test_images_per_second_of_the_demo() -> None:
 
     both, alone = seconds(step), seconds(forward)
     print(f"\ndemo: {16 / both:.0f} images/s in training, {16 / alone:.0f} forward only ({both / alone:.1f} to 1)")
+
+
+def test_editor_from_button_to_picture(tmp_path: Path) -> None:
+    """The buttons of the code editor at the demo's size, 24 of 256 cells chosen, against decoding one grid."""
+    config = load_config("demo")
+    model, masked = VQVAEModel(config).eval(), PriorModel(config, "masked").transformer.eval()
+    cells = np.zeros((config.model.num_codes, 12, 12, 3), np.uint8)
+    editor = CodeEditor(model, masked, torch.rand(2, 3, 64, 64) * 2 - 1, cells, tmp_path)
+    editor.canvas.selected = list(range(100, 124))
+    alone = seconds(lambda: model.decode(editor.codes), 9)
+    for button in (editor.set, editor.copy, editor.anew, editor.undo, editor.redo):
+        took = seconds(button.click, 9)
+        print(f"\neditor, {button.description}: {took * 1e3:.0f} ms, {took / alone:.1f} times decoding alone", end="")
+    print()

@@ -141,28 +141,33 @@ class LiveView(RunView):
             self.handle.update(picture)
 
     def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
-        """Of the same size and parts from the first to the last, so that nothing jumps."""
-        panels = _PANELS[self.run.kind]
-        alone = self.run.kind in PRIORS
+        """Of the same size from the first to the last, so that nothing jumps."""
         with plt.rc_context(STYLE):
-            fig = plt.figure(figsize=(12, 2.8 if alone else 5.6), layout="constrained")
-            if alone:
-                above = fig.subplots(1, len(panels))
+            fig = plt.figure(figsize=(12, 2.8 if self.run.kind in PRIORS else 5.6), layout="constrained")
+            if self.history.rows:
+                self._fill(fig, step)
             else:
-                upper, lower = fig.subfigures(2, 1, squeeze=False).flat
-                above = upper.subplots(1, len(panels))
-                codes = () if self.run.kind == "kmeans" else (2,)  # no codebook yet
-                *beside, pictures = lower.subplots(1, len(codes) + 1, squeeze=False, width_ratios=(*codes, 3))[0]
-                for ax in beside:
-                    self._codes(ax)
-                self._pictures(pictures, step)
-            for ax, panel in zip(above, panels, strict=True):
-                self._panel(ax, *panel)
+                fig.text(0.5, 0.5, "figures will stand here", ha="center", va="center", color=GREY, fontsize=9)
         plt.close(fig)
         fig.suptitle(status, fontsize=9.5)
         if findings:
             fig.supxlabel("\n".join(fill(finding, 150) for finding in findings), fontsize=8.5, color=RED)
         return fig
+
+    def _fill(self, fig: Figure, step: int) -> None:
+        panels = _PANELS[self.run.kind]
+        if self.run.kind in PRIORS:
+            above = fig.subplots(1, len(panels))
+        else:
+            upper, lower = fig.subfigures(2, 1, squeeze=False).flat
+            above = upper.subplots(1, len(panels))
+            codes = () if self.run.kind == "kmeans" else (2,)  # no codebook yet
+            *beside, pictures = lower.subplots(1, len(codes) + 1, squeeze=False, width_ratios=(*codes, 3))[0]
+            for ax in beside:
+                self._codes(ax)
+            self._pictures(pictures, step)
+        for ax, panel in zip(above, panels, strict=True):
+            self._panel(ax, *panel)
 
     def _codes(self, ax: Axes) -> None:
         if self.history.latest_usage is None:
