@@ -66,7 +66,8 @@ plots.image_grid([np.asarray(image.resize((128, 128))) for image in originals], 
 # Every file ends in one of these rows. The reasons stand in `manifest.csv`, file by file.
 
 # %%
-rows = {"kept": len(packed.kept), **packed.counts()}
+converted = {f"of these: {how}": count for how, count in packed.conversions().items()}
+rows = {"kept": len(packed.kept), **converted, **packed.counts()}
 lines = [f"| {reason} | {count} |" for reason, count in rows.items()]
 Markdown("\n".join(["| what | files |", "|---|---|", *lines]))
 
@@ -77,8 +78,8 @@ Markdown("\n".join(["| what | files |", "|---|---|", *lines]))
 # %% [markdown]
 # ## 4. Near-duplicates
 #
-# Perceptual hashes propose pairs, pixels decide. Only the first file (by name) of each group is kept: a copy in the
-# validation split would make every figure look better than it is.
+# Perceptual hashes propose pairs, pixels decide. Only the first file (by name, or that was there before) of each group is
+# kept: a copy in the validation split would make every figure look better than it is.
 
 # %%
 twins = [entry for entry in packed.entries if entry.reason == "near-duplicate"][:6]
@@ -124,7 +125,7 @@ plots.rows_of_images(rows)
 # ## 7. The split
 #
 # A picture goes to validation if a hash of its content and the seed falls below `data.val_share`. Adding files later
-# moves none of those that are there.
+# moves none of those that are there, not even by a copy that looks like one of them.
 
 # %%
 train, val = len(packed.train_rows), len(packed.val_rows)

@@ -44,6 +44,10 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(error, FloatingPointError) and not is_main_process():
                 sys.exit(0)  # raised by all alike; a status of one's own would have the others killed
             raise click.ClickException(str(error)) from None
+        except OSError as error:  # a full disk, a folder that cannot be written
+            where = f"{error.filename}: " if error.filename else ""
+            saved = "; what was saved before is still there"
+            raise click.ClickException(f"{where}{error.strerror or error}{saved}") from None
         except KeyboardInterrupt as stop:
             if isinstance(stop, Stopped) and not is_main_process():
                 sys.exit(0)
@@ -70,6 +74,8 @@ def ingest(config: Any) -> None:
     packed = prepare_images(config)
     split = f"{len(packed.train_rows)} train, {len(packed.val_rows)} val"
     click.echo(f"{raw_dir(config)}: {len(packed.kept)} images kept ({split})")
+    for conversion, count in packed.conversions().items():
+        click.echo(f"  of these converted, {conversion}: {count}")
     for reason, count in packed.counts().items():
         click.echo(f"  set aside, {reason}: {count}")
     click.echo(f"packed in {packed.folder}")

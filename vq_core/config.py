@@ -20,6 +20,7 @@ PROFILES = ("full", "demo", "smoke")
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class ConfigError(ValueError):
@@ -27,13 +28,13 @@ class ConfigError(ValueError):
 
 
 class _Group(BaseModel):
-    """Settings are frozen and refuse keys that they do not know."""
+    """Settings are frozen, finite, and refuse keys that they do not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Group):
-    """Where images come from and how they are cleaned, split and augmented (spec of each number: the YAML)."""
+    """Where images come from and how they are cleaned, split and augmented (what each number means: the YAML)."""
 
     source: Literal["auto", "raw", "avatars"]
     avatars: int = Field(ge=16)
@@ -52,8 +53,8 @@ class DataConfig(_Group):
 class ModelConfig(_Group):
     """Sizes of encoder and decoder."""
 
-    channels: tuple[int, ...] = Field(min_length=1)
-    decoder_channels: tuple[int, ...] = Field(min_length=1)
+    channels: tuple[Positive, ...] = Field(min_length=1)
+    decoder_channels: tuple[Positive, ...] = Field(min_length=1)
     res_blocks: int = Field(ge=0)
     latent_channels: int = Field(ge=1)
     code_dim: int = Field(ge=1)
@@ -196,16 +197,16 @@ class SweepConfig(_Group):
     """The small sweep of the analysis notebook: short runs that differ in one number each."""
 
     steps: int = Field(ge=1)
-    num_codes: tuple[int, ...]
-    perceptual: tuple[float, ...]
-    gan: tuple[float, ...]
+    num_codes: tuple[Annotated[int, Field(ge=2, le=65536)], ...]
+    perceptual: tuple[Annotated[float, Field(ge=0)], ...]
+    gan: tuple[Annotated[float, Field(ge=0)], ...]
 
 
 class Config(_Group):
     """All settings of a workbook."""
 
     profile: str
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**32 - 1)
     data: DataConfig
     model: ModelConfig
     quantizer: QuantizerConfig
@@ -226,6 +227,11 @@ class Config(_Group):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
             raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
+        if size >> self.discriminator.layers < 3:
+            raise ValueError(
+                f"discriminator.layers={self.discriminator.layers} is too deep for data.image_size={size}: "
+                "nothing is left of the image"
+            )
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         if self.prior.batch_size % self.train.devices:

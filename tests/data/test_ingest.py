@@ -80,6 +80,19 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def test_counts_what_was_converted(raw: Path, config: DataConfig) -> None:
+    fill(raw, range(3))
+    for seed in (3, 4):
+        portrait(seed).convert("L").save(raw / f"grey{seed}.png")
+    clear = portrait(5).convert("LA")
+    clear.putalpha(128)
+    clear.save(raw / "clear.png")
+    packed = run(raw, config)
+    assert packed.conversions() == {"grey to RGB": 3, "alpha over white": 1}
+    fill(raw, range(7))
+    assert run(raw, config).conversions() == packed.conversions()
+
+
 def test_packs_all_pictures_in_the_order_of_their_names(raw: Path, config: DataConfig) -> None:
     fill(raw, range(5, 10))
     fill(raw / "deeper" / "down", range(5))
@@ -233,11 +246,11 @@ def test_only_the_new_is_decoded_and_the_result_is_that_from_scratch(
     (raw / "011.png").unlink()
     portrait(99).save(raw / "012.png")  # changed
     os.utime(raw / "012.png", (1, 1))
-    jpeg(portrait(20)).save(raw / "007.jpg", quality=95)  # now the first of its group
+    jpeg(portrait(20)).save(raw / "0201.jpg", quality=95)
     decoded.clear()
     again = run(raw, config)
-    assert sorted(decoded) == [*(f"{i:03d}.png" for i in range(5)), "007.jpg", "012.png"]
-    assert reasons(again)["020.png"] == "near-duplicate"
+    assert sorted(decoded) == [*(f"{i:03d}.png" for i in range(5)), "012.png", "0201.jpg"]
+    assert reasons(again)["0201.jpg"] == "near-duplicate"
     assert same(again, run(raw, config, "scratch"))
 
 
@@ -265,6 +278,16 @@ def test_adding_files_moves_nothing_to_the_other_side(raw: Path, config: DataCon
     assert len(after) == 90 and before.items() <= after.items()
     assert 10 < sum(split == "val" for split in after.values()) < 45
     assert splits(run(raw, config, seed=1)) != after
+
+
+def test_copies_of_earlier_names_move_nothing_to_the_other_side(raw: Path, config: DataConfig) -> None:
+    fill(raw, range(100, 130))
+    before = splits(run(raw, config))
+    for seed in range(100, 130):
+        portrait(seed).save(raw / f"{seed - 100:03d}.jpg", quality=95)
+    again = run(raw, config)
+    assert splits(again) == before and again.counts() == {"near-duplicate": 30}
+    assert all(entry.detail == f"1{entry.file[1:3]}.png" for entry in again.entries if entry.reason)
 
 
 def test_fingerprint_follows_content_and_split_not_names(raw: Path, config: DataConfig) -> None:

@@ -68,4 +68,4 @@ def the_run(data: Path, kind: str) -> Run:
 
 def view(callback: Callback) -> Callable[..., Callback]:
     """What the trainings take as their view: here a callback that meddles or looks on."""
-    return lambda run, history, pictures: callback
+    return lambda run, history: callback

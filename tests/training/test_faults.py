@@ -16,6 +16,7 @@ from small_runs import FROM_SCRATCH, SETTINGS, fresh_copy, settings, the_run, vi
 from vq_core.__main__ import main
 from vq_core.data.datamodule import prepare_images
 from vq_core.data.packed import DataError
+from vq_core.training import phases
 from vq_core.training.phases import TRAININGS
 from vq_core.training.runs import RunError
 from vq_core.training.state import CheckpointError, load_checkpoint, save_checkpoint
@@ -275,7 +276,7 @@ def test_no_validation_images_is_an_error_before_training(
     ("kind", "advice"), [("phase1", "train.accumulate=2.*train.batch_size"), ("prior", "prior.batch_size")]
 )
 def test_out_of_memory_names_the_settings(monkeypatch: pytest.MonkeyPatch, kind: str, advice: str) -> None:
-    config = settings(*FROM_SCRATCH, "phase2.steps=2")
+    config = settings(*FROM_SCRATCH, "phase2.steps=2", "loss.gan_start=0")
     if kind == "prior":
         TRAININGS["phase2"](config)
 
@@ -292,3 +293,20 @@ def test_no_gpu_suggests_what_works_without(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RunError, match=r"no usable GPU; set train\.device=auto, or --profile demo"):
         TRAININGS["phase1"](settings(*FROM_SCRATCH, "train.device=cuda"))
+    large = settings(*FROM_SCRATCH, "data.image_size=256", "train.device=auto")
+    prepare_images(large)
+    with pytest.raises(RunError, match=r"no usable GPU: 256×256 images .* --profile demo.*train\.device=cpu"):
+        TRAININGS["phase1"](large)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_gan_that_would_never_start_is_an_error() -> None:
+    with pytest.raises(RunError, match=r"loss\.gan_start=13: Phase 2 ends at step 10"):
+        TRAININGS["phase2"](settings(*FROM_SCRATCH))
+
+
+@pytest.mark.usefixtures("place")
+def test_wandb_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "find_spec", lambda name: None)
+    with pytest.raises(RunError, match="pip install wandb"):
+        TRAININGS["phase1"](settings(*FROM_SCRATCH, "train.wandb=true"))

@@ -77,6 +77,7 @@ def test_ranks_agree_to_the_bit_with_muon_at_work(
 ) -> None:
     fresh_copy(prepared, tmp_path / "two", monkeypatch)
     short = ("kmeans.steps=2", "phase1.steps=2", "phase2.steps=2", "prior.steps=4", "train.devices=2")
+    short += ("loss.gan_start=3",)
     command = [sys.executable, str(SCRIPT), *short]
     done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

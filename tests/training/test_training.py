@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP
 from vq_core.config import Config
 from vq_core.data.datamodule import processed_dir
 from vq_core.data.ingest import DataError
+from vq_core.training.callbacks import RunView
 from vq_core.training.phases import TRAININGS, finished, run_for
 from vq_core.training.prior_module import CodesDataModule, PriorModel, random_masks
 from vq_core.training.runs import Run, RunError, all_runs
@@ -248,7 +250,17 @@ def test_the_prior_sees_codes_of_flipped_images_in_training_only(place: Path, fl
 def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQ_DATA", str(story))
     before = {path: path.stat().st_mtime_ns for path in story.rglob("*")}
-    names = [train(settings(), view(CrashAfterStep(1))).name for train in TRAININGS.values()]
+    shown: list[str] = []
+
+    class Shows(RunView):
+        def show_finished(self) -> None:
+            shown.append(f"{self.run.name}, {len(self.history.rows)} rows")
+
+        def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+            raise AssertionError("trained again")
+
+    names = [train(settings(), Shows).name for train in TRAININGS.values()]
+    assert shown == [f"{name}, {len(Run(story / 'runs' / name).history())} rows" for name in names]
     assert sorted(names) == [run.name for run in all_runs()]
     assert {path: path.stat().st_mtime_ns for path in story.rglob("*")} == before
 

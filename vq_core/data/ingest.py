@@ -3,7 +3,7 @@
 `ingest` never changes the raw folder. It writes `images.npy` (all kept pictures, memory-mapped when used),
 `manifest.csv` (one line per file) and `meta.json`, which is written last: without it the others do not count.
 Running it again takes over the unchanged pictures, reads what is new, changed or was set aside before, and the result
-is that of a run from scratch.
+is that of a run from scratch, but that of near-duplicates the one stays that was there.
 """
 
 import hashlib
@@ -49,8 +49,9 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     """Clean, split and pack the images of a folder, however nested.
 
     Files are taken in the order of their names. Hidden files and `SIDE_FILES` are ignored, links to folders are not
-    followed. Of equal or nearly equal pictures the first is kept. The split is a hash of `seed` and content: adding
-    files never moves a picture to the other side (unless one side were empty otherwise).
+    followed. Of equal or nearly equal pictures the first is kept, and before all others one that an earlier run has
+    kept. The split is a hash of `seed` and content. So adding files never moves a picture, nor one that looks like it,
+    to the other side (unless one side were empty otherwise).
 
     Args:
         raw: the folder of image files; never changed.
@@ -78,7 +79,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
             raise DataError(f"{raw}: none of {len(entries)} files is a usable image ({_summary(entries)})")
         shape = (len(hashes), config.image_size, config.image_size, 3)
         staged = np.memmap(partial / "staged", np.uint8, "r", shape=shape)
-        entries, kept = _set_near_duplicates_aside(entries, hashes, staged, config.near_duplicate_bits)
+        before = {entry.sha256 for entry in reusable.kept} if reusable else set()
+        entries, kept = _set_near_duplicates_aside(entries, hashes, staged, config.near_duplicate_bits, before)
         entries = _split(raw, entries, config.val_share, seed)
         write_packed(partial, out, (staged[i] for i in kept), entries, settings)
     finally:
@@ -182,11 +184,11 @@ def _look(item: _File, load: Callable[[], Picture]) -> _Looked:
 
 
 def _set_near_duplicates_aside(
-    entries: list[Entry], hashes: np.ndarray, staged: np.ndarray, bits: int
+    entries: list[Entry], hashes: np.ndarray, staged: np.ndarray, bits: int, before: set[str]
 ) -> tuple[list[Entry], np.ndarray]:
-    """The entries judged anew, and which of the staged pictures are kept."""
+    """The entries judged anew, and which of the staged pictures are kept: first those that were kept before."""
     usable = [i for i, entry in enumerate(entries) if entry.status == "kept"]
-    firsts = first_of_group(hashes, staged, bits)
+    firsts = first_of_group(hashes, staged, bits, np.array([entries[i].sha256 in before for i in usable]))
     judged = list(entries)
     for i, first in zip(usable, firsts.tolist(), strict=True):
         if usable[first] != i:

@@ -70,6 +70,11 @@ class PackedImages:
         """How many files were set aside for each reason, the most frequent first."""
         return dict(Counter(entry.reason for entry in self.entries if entry.row < 0).most_common())
 
+    def conversions(self) -> dict[str, int]:
+        """How many of the kept pictures had to be converted, and how, the most frequent first."""
+        notes = Counter(note for entry in self.kept for note in entry.notes.split("; ") if note)
+        return dict(notes.most_common())
+
     def _rows(self, split: str) -> np.ndarray:
         return np.array([entry.row for entry in self.entries if entry.split == split], dtype=np.int64)
 

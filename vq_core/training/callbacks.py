@@ -136,6 +136,11 @@ class Pictures(Callback):
                     logger.experiment.add_histogram("codes", _as_samples(module.usage.cpu()), module.steps_done)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstructions", [grid.float() / 255], step=module.steps_done)
+                if module.quantize:
+                    import wandb
+
+                    codes = wandb.Histogram(_as_samples(module.usage.cpu()).numpy())
+                    logger.log_metrics({"codes": codes}, module.steps_done)
         if module.quantize:
             self.history.log_usage(module.usage.cpu().numpy(), module.steps_done)
             module.usage.zero_()

@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,8 @@ def _end_other_processes(trainer: L.Trainer) -> None:
 def _other_loggers(run: Run, config: Config) -> list[Any]:
     loggers: list[Any] = [TensorBoardLogger(run.folder, name="tensorboard", version="")]
     if config.train.wandb:
+        if find_spec("wandb") is None:
+            raise RunError("train.wandb=true needs a package more: pip install wandb (or set train.wandb=false)")
         from lightning.pytorch.loggers import WandbLogger
 
         loggers.append(WandbLogger(name=run.name, save_dir=run.folder, project="vq-workbook"))
@@ -145,6 +148,12 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     on_gpu = pick_device(config).type == "cuda"
+    size = config.data.image_size
+    if size >= 256 and config.train.device == "auto" and not on_gpu:
+        raise RunError(
+            f"no usable GPU: {size}×{size} images would take weeks on the CPU; use the profile demo (VQ_PROFILE=demo, "
+            "--profile demo), or insist with train.device=cpu"
+        )
     if config.train.devices > 1 and hasattr(sys, "ps1"):
         raise RunError(
             f"train.devices={config.train.devices}: a notebook cannot start processes; use python -m vq_core"
@@ -232,7 +241,9 @@ def train_kmeans(config: Config, view: View | None = None) -> Run:
     if is_main_process():  # the others find the codebook in its file
         vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
         centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
-        np.save(run.folder / "codebook.npy", centres.numpy())
+        draft = run.folder / "codebook.part.npy"
+        np.save(draft, centres.numpy())
+        draft.replace(run.folder / "codebook.npy")
         figures = {"inertia": inertia(vectors, centres), "vectors": len(vectors)}
     return _finish(run, module, figures)
 
@@ -263,6 +274,11 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
         module.steps_before.fill_(state["steps_done"])
     elif config.quantizer.init == "kmeans":
         start_from_kmeans(module, finished("kmeans", config))
+    steps = int(module.steps_before) + config.phase2.steps
+    if config.loss.gan and config.loss.gan_start >= steps:
+        raise RunError(
+            f"loss.gan_start={config.loss.gan_start}: Phase 2 ends at step {steps}, its GAN would never start"
+        )
     fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
     return _finish(run, module, {})
 
