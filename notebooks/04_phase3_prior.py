@@ -64,7 +64,8 @@ print(
 
 # %%
 run = train_prior(config, LiveView)
-print(f"{run.name}: {run.result()['best_bits']:.3f} bits per held-out token at step {run.result()['best_step']}")
+result = run.result()
+print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token at step {result['best_step']}")
 
 # %% [markdown]
 # **You should see** the validation curve follow the training curve closely, still falling at the end (`demo`).
@@ -76,7 +77,8 @@ print(f"{run.name}: {run.result()['best_bits']:.3f} bits per held-out token at s
 
 # %%
 masked_run = train_masked(config, LiveView)
-print(f"{masked_run.name}: {masked_run.result()['best_bits']:.3f} bits per held-out token")
+result = masked_run.result()
+print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token")
 
 # %% [markdown]
 # **You should see** more bits than the causal prior needs: it has to know every order of filling in, not one.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Analysis: what the codes know
 #
-# Compare runs, see what single codes stand for and where they live, and ask whether the samples are new.
+# See what single codes stand for and where they live, what can be read off them, and compare runs.
 #
 # | needs | makes |
 # |---|---|

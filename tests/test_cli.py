@@ -1,13 +1,19 @@
 """The command line, as a user types it."""
 
 import json
+import shutil
 from pathlib import Path
 
+import lpips
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from vq_core.__main__ import main
+from vq_core.config import load_config
+from vq_core.evaluation.distances import PretrainedFeatures
+from vq_core.training.phases import run_for
 
 TINY = [
     "data.source=avatars",
@@ -104,6 +110,48 @@ def test_the_whole_way(folder: Path) -> None:
     assert result.exit_code == 0 and result.output.count("smoke-") == 5
     (run,) = (folder / "runs").glob("phase2-*")
     assert {"psnr", "ssim", "sharpness", "perplexity"} <= set(json.loads((run / "result.json").read_text()))
+
+
+def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks without their weights, and sets that are too small: what is asked for is what comes out."""
+
+    class Pixels(PretrainedFeatures):
+        frechet, kernel = "fid", "kid"
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, ::32, ::32].flatten(1)
+
+    original = lpips.LPIPS
+    monkeypatch.setattr(lpips, "LPIPS", lambda **how: original(**how | {"pnet_rand": True}))
+    monkeypatch.setattr("vq_core.evaluation.distances.InceptionFeatures", Pixels)
+    result = call(folder, "evaluate", *TINY, "--fid")
+    assert result.exit_code == 1 and "at least 513 images" in result.output
+    monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
+    result = call(folder, "evaluate", *TINY, "--fid", "--lpips", "squeeze")
+    assert result.exit_code == 0, result.output
+    assert "fewer than 2048, is biased upwards" in result.output
+    (run,) = (folder / "runs").glob("phase2-*")
+    figures = json.loads((run / "result.json").read_text())
+    assert figures["lpips_squeeze"] > 0 and figures["lpips_squeeze_se"] > 0
+    assert {"fid_floor", "fid_samples", "kid_floor", "kid_samples_std"} <= figures.keys()
+
+
+def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "processed", tmp_path / "processed")
+    shutil.copytree(folder / "avatars", tmp_path / "avatars")
+    whole = [*TINY, "quantizer.init=kaiming", "train.log_every=1"]
+    config = load_config("smoke", whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_DATA", str(tmp_path))
+        run = run_for("phase1", config)
+    run.folder.mkdir(parents=True)
+    (run.folder / "history.jsonl").symlink_to("/dev/full")
+    result = call(tmp_path, "train", "phase1", *whole)
+    assert result.exit_code == 1 and "No space left on device" in result.output
+    assert "Traceback" not in result.output and "what was saved before is still there" in result.output
+    (tmp_path / "file").write_text("in the way")
+    result = call(tmp_path / "file", "ingest", *TINY)
+    assert result.exit_code == 1 and str(tmp_path / "file") in result.output and "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(

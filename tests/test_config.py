@@ -1,5 +1,6 @@
 """The settings: profiles, overlays, overrides, and mistakes that are named."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,23 @@ def test_a_mistake_is_one_line_that_names_the_key(override: str, message: str) -
     with pytest.raises(ConfigError) as caught:
         load_config("full", [override])
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("phase1.lr=.inf", "phase1.lr"),
+        ("loss.gan=.nan", "loss.gan"),
+        ("model.channels=[0, 256, 256, 256]", "model.channels.0"),
+        ("sweep.num_codes=[1]", "sweep.num_codes.0"),
+        ("seed=5000000000", "seed"),
+        ("discriminator.layers=7", "discriminator.layers=7 is too deep for data.image_size=256"),
+    ],
+)
+def test_what_cannot_work_is_refused_beforehand(override: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        load_config("full", [override])
+    assert "\n" not in str(caught.value)
 
 
 def test_watching_a_figure_that_is_not_computed() -> None:

@@ -109,16 +109,16 @@ def train(config: Any, stage: str, resume: bool) -> None:
 @main.command()
 @click.option("--stage", type=click.Choice(["kmeans", "phase1", "phase2"]), default="phase2", show_default=True)
 @click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), default=None, help="Also LPIPS with this network.")
-@click.option(
-    "--frechet", is_flag=True, help="Also Fréchet distances in SqueezeNet's features; of samples (top-p 0.9) too."
-)
+@click.option("--fid", is_flag=True, help="Also FID and KID: floor, reconstructions and samples (top-p 0.9).")
+@click.option("--frechet", is_flag=True, help="The same two in SqueezeNet's features: a small download.")
 @_shared
-def evaluate(config: Any, stage: str, lpips: Any, frechet: bool) -> None:
-    """Figures of an autoencoder on all validation images; with --frechet, of samples from the causal prior too."""
+def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> None:
+    """Figures of an autoencoder on all validation images; with --fid, of samples from the causal prior too."""
     import torch
 
     from vq_core.data.datamodule import load_images
-    from vq_core.evaluation.report import frechet_figures, reconstruction_figures
+    from vq_core.evaluation.distances import FID_WANTS, InceptionFeatures, SqueezeFeatures
+    from vq_core.evaluation.report import distance_figures, reconstruction_figures
     from vq_core.generation.sampling import sample_codes
     from vq_core.training.losses import PerceptualLoss
     from vq_core.training.phases import finished, pick_device, run_for
@@ -128,16 +128,22 @@ def evaluate(config: Any, stage: str, lpips: Any, frechet: bool) -> None:
     model = VQVAEModel.load(run.folder).to(pick_device(config))
     figures = reconstruction_figures(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
-        figures[f"lpips_{lpips}"] = figures.pop("lpips")
-    if frechet:
+        figures = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in figures.items()}
+    if fid or frechet:
         samples = None
         if stage == "phase2" and run_for("prior", config).done:
             codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, top_p=0.9, seed=config.seed)
             samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
-        figures |= frechet_figures(model, packed, samples)
+        for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet:
+            figures |= distance_figures(model, packed, kind(), samples)
     run.update_result(figures)
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4f}")
+    if fid and figures["fid_images"] < FID_WANTS:
+        click.echo(
+            f"  FID of {figures['fid_images']:.0f} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
+            "its floor and at equal numbers only; KID is not biased"
+        )
 
 
 @main.command()

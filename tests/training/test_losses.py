@@ -88,6 +88,12 @@ def test_it_stays_in_eval_mode() -> None:
     assert not any(module.training for module in PerceptualLoss("random").train().modules())
 
 
+def test_the_distance_of_each_image_is_that_of_the_image_alone() -> None:
+    loss, x_rec, x = PerceptualLoss("random"), images(0), images(1)
+    alone = torch.stack([loss(a, b) for a, b in zip(x_rec.split(1), x.split(1), strict=True)])
+    torch.testing.assert_close(loss.each(x_rec, x), alone)
+
+
 @pytest.mark.parametrize(("net", "file"), [("vgg", "vgg16-397923af.pth"), ("squeeze", "squeezenet1_1-b8a52dc0.pth")])
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: Any, file: str) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> None:

@@ -22,7 +22,7 @@ from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP
 
 from vq_core.config import Config
 from vq_core.data.datamodule import processed_dir
-from vq_core.data.ingest import DataError
+from vq_core.data.ingest import DataError, load_packed
 from vq_core.training.callbacks import RunView
 from vq_core.training.phases import TRAININGS, finished, run_for
 from vq_core.training.prior_module import CodesDataModule, PriorModel, random_masks
@@ -221,7 +221,12 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     flipped = np.load(run.folder / "codes-flipped.npy")
     assert np.array_equal(VQVAEModel.load(run.folder).encode(x.flip(-1)).numpy(), flipped)
     sequences = torch.from_numpy(codes.astype(np.int64)).flatten(1)
-    assert PriorModel.load(the_run(story, "prior").folder).bits(sequences).shape == (len(images), 64)
+    bits = PriorModel.load(the_run(story, "prior").folder).bits(sequences)
+    assert bits.shape == (len(images), 64)
+    held_out = bits[torch.from_numpy(load_packed(next((story / "processed").glob("*"))).val_rows)].mean(1)
+    result = the_run(story, "prior").result()
+    assert result["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
+    assert result["best_bits_se"] == pytest.approx(float(held_out.std()) / len(held_out) ** 0.5, rel=1e-3)
     masks = random_masks(len(images), 64, torch.Generator().manual_seed(0))
     bits = PriorModel.load(the_run(story, "masked").folder).bits(sequences, masks)
     assert bool(((bits > 0) == masks).all())
@@ -446,6 +451,17 @@ def test_resume_with_plateau_schedule(place: Path, prepared: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         TRAININGS["phase1"](config, view(SignalDuringStep(9)))
     assert_same_end(TRAININGS["phase1"](config), reference)
+
+
+def test_the_rate_is_halved_at_a_plateau(place: Path) -> None:
+    """Gradients are clipped to nothing, so that every second validation without a better one halves the rate."""
+    frozen = ("phase1.lr=1e-3", "optim.clip=1e-12", "optim.weight_decay=0", "optim.warmup_steps=4")
+    long = settings(
+        *frozen, "optim.schedule=plateau", "optim.plateau_patience=1", "kmeans.steps=28", "train.log_every=4"
+    )
+    rates = TRAININGS["kmeans"](long).curve("train/lr")[1][1:]
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < 0.3e-3
+    assert set(np.round(rates[1:] / rates[:-1], 6)) == {1.0, 0.5}
 
 
 def test_the_stop_waits_for_the_whole_effective_batch(place: Path) -> None:

@@ -9,7 +9,12 @@ from vq_core.config import Config
 from vq_core.data.datamodule import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
-from vq_core.evaluation.frechet import SqueezeFeatures, frechet_distance
+from vq_core.evaluation.distances import (
+    PretrainedFeatures,
+    features_of,
+    frechet_distance,
+    kernel_distance,
+)
 from vq_core.evaluation.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.training.losses import PerceptualLoss
@@ -22,8 +27,8 @@ def reconstruction_figures(
 ) -> dict[str, float]:
     """PSNR, SSIM, L1, sharpness, codes used and perplexity on all validation images; LPIPS where a network is given.
 
-    PSNR and SSIM are means over images with their standard errors (`…_se`); sharpness is the ratio of gradient
-    energies, all reconstructions over all inputs.
+    PSNR, SSIM and LPIPS are means over images with their standard errors (`…_se`, where there are two images or more);
+    sharpness is the ratio of gradient energies, all reconstructions over all inputs.
     """
     device = next(model.parameters()).device
     parts: dict[str, list[Tensor]] = {}
@@ -40,7 +45,7 @@ def reconstruction_figures(
             "energy": gradient_energy(x),
         }
         if lpips_net is not None:
-            figures["lpips"] = lpips_net.to(device)(out.x_rec, x).expand(len(x))
+            figures["lpips"] = lpips_net.to(device).each(out.x_rec, x)
         for name, value in figures.items():
             parts.setdefault(name, []).append(value.cpu())
         if out.quantized is not None:
@@ -48,7 +53,8 @@ def reconstruction_figures(
     values = {name: torch.cat(part) for name, part in parts.items()}
     sharpness = float(values.pop("energy_rec").sum() / values.pop("energy").sum())
     result = {name: float(value.mean()) for name, value in values.items()} | {"sharpness": sharpness}
-    result |= {f"{name}_se": float(values[name].std() / len(rows) ** 0.5) for name in ("psnr", "ssim")}
+    shown = [name for name in ("psnr", "ssim", "lpips") if name in values and len(rows) > 1]
+    result |= {f"{name}_se": float(values[name].std() / len(rows) ** 0.5) for name in shown}
     if model.quantize:
         result |= {"perplexity": float(perplexity(counts)), "codes_used": float((counts > 0).float().mean())}
     return result | {"images": float(len(rows))}
@@ -64,27 +70,33 @@ def reconstruct_held_out(
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
 
 
-def frechet_figures(
-    model: VQVAEModel, packed: PackedImages, samples: Float[Tensor, "n 3 h w"] | None = None
+def distance_figures(
+    model: VQVAEModel,
+    packed: PackedImages,
+    net: PretrainedFeatures,
+    samples: Float[Tensor, "n 3 h w"] | None = None,
 ) -> dict[str, float]:
-    """Fréchet distances in SqueezeNet's features to the first half of the held-out images, with equal numbers each.
+    """Fréchet and kernel distances to the first half of the held-out images, with equal numbers each.
 
     `floor` is that of the second half itself, `reconstructions` of the second half through the model, `samples` of as
-    many generated images, where at least so many are given.
+    many generated images, where at least so many are given. With Inception's features they are `fid_…` and `kid_…`,
+    with SqueezeNet's `frechet_…` and `kernel_…`; the latter with their spread over subsets (`…_std`).
 
     Raises:
         ValueError: fewer than 513 images in a half.
-        MissingWeights: SqueezeNet cannot be had.
     """
-    half, net = len(packed.val_rows) // 2, SqueezeFeatures()
+    half = len(packed.val_rows) // 2
     first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
     sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}
     if samples is not None and len(samples) >= half:
         sets["samples"] = samples[:half]
-    return {
-        f"frechet_{name}": frechet_distance(first.split(64), images.split(64), net, model.device)
-        for name, images in sets.items()
-    } | {"frechet_images": float(half)}
+    real, figures = features_of(first.split(64), net, model.device), {}
+    for name, images in sets.items():
+        other = features_of(images.split(64), net, model.device)
+        figures[f"{net.frechet}_{name}"] = frechet_distance(real, other)
+        kernel, spread = kernel_distance(real, other, model.config.seed)
+        figures |= {f"{net.kernel}_{name}": kernel, f"{net.kernel}_{name}_std": spread}
+    return figures | {f"{net.frechet}_images": float(half)}
 
 
 def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:

@@ -48,7 +48,8 @@ class PerceptualLoss(nn.Module):
                 file, folder = _TRUNK_FILES[trunk], torch.hub.get_dir() + "/checkpoints"
                 raise MissingWeights(
                     f"LPIPS-{trunk} needs {file} in {folder} and it cannot be downloaded ({error}); "
-                    "put it there, or set loss.perceptual_net=random, or loss.perceptual=0"
+                    "put it there; or do without: train with loss.perceptual_net=random or loss.perceptual=0, "
+                    "evaluate without --lpips"
                 ) from None
         self.scaling, self.net = model.scaling_layer, model.net
         self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
@@ -61,6 +62,10 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, x_rec: Images, x: Images) -> Float[Tensor, ""]:
         """Mean distance of two batches in [−1, 1]; the gradient flows to `x_rec` only."""
+        return self.each(x_rec, x).mean()
+
+    def each(self, x_rec: Images, x: Images) -> Float[Tensor, " b"]:
+        """The distance of each image; the gradient flows to `x_rec` only."""
         with torch.no_grad():
             features = self.net(self.scaling(x))
         total = x_rec.new_zeros(len(x))
@@ -68,7 +73,7 @@ class PerceptualLoss(nn.Module):
             difference = (_unit(f_rec) - _unit(f)).square()
             weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)
             total = total + weighted.mean(dim=(1, 2, 3))
-        return total.mean()
+        return total
 
 
 def _unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -184,6 +184,8 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
 
 def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
     best = load_checkpoint(run.best, (module.kind,))
+    steps, spreads = run.curve(f"val/{module.monitor}_se")
+    at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
     run.update_result(
         {
             "kind": run.kind,
@@ -191,6 +193,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
             "steps": module.steps_done,
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
+            **at_best,
             "seconds": round(module.seconds, 1),
             "findings": [str(finding) for finding in diagnose(run.kind, run.history(), module.config, ended=True)],
             "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",

@@ -126,7 +126,7 @@ class PriorModel(StepModule):
         return list(zip(optimizers, parts, strict=True))
 
     def on_validation_epoch_start(self) -> None:
-        self._val = torch.zeros(2, device=self.device)
+        self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1
         if self.kind == "masked":  # the same masks at every validation, however many processes share it
             count = len(self.trainer.datamodule.val_rows)  # type: ignore[attr-defined]
             masks = random_masks(count, self.transformer.length, torch.Generator().manual_seed(self.config.seed))
@@ -136,11 +136,12 @@ class PriorModel(StepModule):
         first = batch_idx * self.config.prior.batch_size
         masks = self._val_masks[first : first + len(codes)] if self.kind == "masked" else None
         bits = self.mean_bits(codes, masks)
-        self._val += torch.stack([bits.sum(), bits.new_tensor(len(bits))])
+        self._val += torch.stack([bits.sum(), bits.square().sum(), bits.new_tensor(len(bits))])
 
     def on_validation_epoch_end(self) -> None:
-        bits, count = total(self._val).tolist()
-        self.finish_validation({"bits": bits / count})
+        bits, squares, count = total(self._val).tolist()
+        spread = max(0.0, squares / count - (bits / count) ** 2) / max(1, count - 1)
+        self.finish_validation({"bits": bits / count, "bits_se": spread**0.5})
 
     def configure_optimizers(self) -> Any:
         """Muon (K. Jordan; with the weight decay of arXiv:2502.16982) for the blocks' matrices, AdamW for all else."""

@@ -1,0 +1,122 @@
+"""Fréchet and kernel distances against their formulas; pretrained weights cannot be had in a test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from vq_core.config import load_config
+from vq_core.data.avatars import write_avatars
+from vq_core.data.ingest import PackedImages, ingest
+from vq_core.evaluation.distances import (
+    InceptionFeatures,
+    PretrainedFeatures,
+    SqueezeFeatures,
+    features_of,
+    frechet_distance,
+    kernel_distance,
+)
+from vq_core.evaluation.report import distance_figures
+from vq_core.training.losses import MissingWeights
+from vq_core.training.vqvae_module import VQVAEModel
+
+
+class CornerPixels(PretrainedFeatures):
+    frechet, kernel = "fid", "kid"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :2, :2].flatten(1)
+
+
+def images(seed: int, count: int, mean: float = 0.0) -> Tensor:
+    return (0.2 * torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) + mean).clamp(-1, 1)
+
+
+def test_the_frechet_distance_equals_the_formula() -> None:
+    a, b = (features_of(x.split(64), CornerPixels()) for x in (images(0, 600), images(1, 700, 0.1)))
+    f, g = a.double().numpy(), b.double().numpy()
+    root = scipy.linalg.sqrtm(np.cov(f.T) @ np.cov(g.T)).real
+    expected = np.square(f.mean(0) - g.mean(0)).sum() + np.trace(np.cov(f.T) + np.cov(g.T) - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 513 images in each set, got 600, 512"):
+        frechet_distance(torch.randn(600, 4), torch.randn(512, 4))
+
+
+def test_the_kernel_distance_equals_the_unbiased_estimate_of_the_formula() -> None:
+    """On all features at once; the mean over subsets comes as near as its spread allows."""
+    generator = torch.Generator().manual_seed(0)
+    f, g = torch.randn(400, 6, generator=generator), torch.randn(500, 6, generator=generator) + 0.5
+    whole = unbiased(f.double(), g.double())
+    mean, spread = kernel_distance(f, g)
+    assert mean == pytest.approx(whole, abs=3 * spread / 10) and 0 < spread < whole  # of 100 subsets
+    assert kernel_distance(f, g) == (mean, spread) != kernel_distance(f, g, seed=1)
+    same, around = kernel_distance(f[:200], f[200:])
+    assert abs(same) < around
+
+
+def unbiased(f: Tensor, g: Tensor) -> float:
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (kernel(f, f), kernel(g, g))]
+    return float(sum(within) - 2 * kernel(f, g).mean())
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
+    folder = tmp_path_factory.mktemp("distances")
+    write_avatars(folder / "raw", 24, seed=0, progress=False)
+    return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
+
+
+def test_figures_compare_halves_of_what_was_held_out(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
+    torch.manual_seed(0)
+    model, half = VQVAEModel(load_config("smoke", [])).eval(), len(packed.val_rows) // 2
+    few, enough = torch.zeros(half - 1, 3, 64, 64), torch.rand(half + 1, 3, 64, 64)
+    figures = distance_figures(model, packed, CornerPixels(), enough)
+    sets = ("floor", "reconstructions", "samples")
+    names = {f"{d}_{s}" for d in ("fid", "kid") for s in sets} | {f"kid_{s}_std" for s in sets} | {"fid_images"}
+    assert figures.keys() == names and figures["fid_images"] == half
+    assert not any("samples" in name for name in distance_figures(model, packed, CornerPixels(), few))
+
+
+@pytest.mark.parametrize(("features", "file"), [(SqueezeFeatures, "squeezenet1_1"), (InceptionFeatures, "inception")])
+def test_missing_weights_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: type[nn.Module], file: str
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(MissingWeights, match=file) as caught:
+        features()
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_inceptions_features_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With weights as they come, since the real ones cannot be had: the range of the pixels is what is ours."""
+    seen: list[Tensor] = []
+
+    class Net(nn.Module):
+        def __init__(self, name: str, features: list[str]) -> None:
+            super().__init__()
+            assert (name, features) == ("inception-v3-compat", ["2048"])
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return x.flatten(1)[:, :2048].float()
+
+    monkeypatch.setattr("vq_core.evaluation.distances.NoTrainInceptionV3", Net)
+    x = torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None].expand(2, 3, 32, 32)
+    assert InceptionFeatures()(x).shape == (2, 2048)
+    assert seen[0].dtype == torch.uint8 and seen[0].shape == (2, 3, 32, 32)
+    assert seen[0][0, :, 0, 0].tolist() == [0, 128, 255]
