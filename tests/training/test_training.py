@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
 from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP, fresh_copy, settings, the_run, view
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vq_core.config import Config
 from vq_core.data.datamodule import processed_dir
@@ -230,6 +232,51 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     masks = random_masks(len(images), 64, torch.Generator().manual_seed(0))
     bits = PriorModel.load(the_run(story, "masked").folder).bits(sequences, masks)
     assert bool(((bits > 0) == masks).all())
+
+
+def test_tensorboard_has_curves_pictures_and_histograms(story: Path) -> None:
+    events = EventAccumulator(str(the_run(story, "phase2").folder / "tensorboard"), {"images": 0, "histograms": 0})
+    tags = events.Reload().Tags()
+    assert {"train/rec", "train/gan", "train/disc", "train/lr", "train/lr_discriminator", "val/psnr"} <= {
+        *tags["scalars"]
+    }
+    assert [event.step for event in events.Images("reconstructions")] == [5, 10]
+    assert [event.step for event in events.Histograms("codes")] == [5, 10]
+    for event, counts in zip(events.Histograms("codes"), the_run(story, "phase2").usage()[1], strict=True):
+        assert event.histogram_value.num == counts.sum()
+
+
+def test_wandb_gets_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is installed; here a logger in its place notes what it is given."""
+    given: dict[str, list[Any]] = {}
+
+    class Notes(WandbLogger):
+        name, version, experiment = "notes", "", None
+
+        def __init__(self, **settings: Any) -> None:
+            given["settings"] = [settings]
+
+        def log_hyperparams(self, *args: Any) -> None: ...
+        def after_save_checkpoint(self, *args: Any) -> None: ...
+        def finalize(self, status: str) -> None: ...
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            for name, value in metrics.items():
+                given.setdefault(name, []).append((step, value))
+
+        def log_image(self, key: str, images: list[Any], step: int | None = None, **more: Any) -> None:
+            given.setdefault(key, []).append((step, images[0]))
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", Notes)
+    monkeypatch.setattr("vq_core.training.phases.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Histogram=lambda values: values))
+    run = TRAININGS["phase1"](settings(*FROM_SCRATCH, "train.wandb=true"))
+    assert given["settings"][0]["name"] == run.name
+    assert [step for step, _ in given["reconstructions"]] == [step for step, _ in given["codes"]] == [5, 10]
+    _, counts = run.usage()
+    for (_, values), expected in zip(given["codes"], counts, strict=True):
+        assert np.bincount(values, minlength=16).tolist() == expected.tolist()
+    assert [value for _, value in given["val/psnr"]] == pytest.approx(run.curve("val/psnr")[1].tolist())
 
 
 def test_masks_hide_from_one_to_all_in_equal_shares() -> None:

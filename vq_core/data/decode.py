@@ -4,7 +4,8 @@ What decides is the content, never the file's extension. Read are PNG, JPEG, WEB
 reaches a decoder. The rules: the first frame of an animation; turned as EXIF says; transparency over white; CMYK,
 palette and grey converted to RGB; 16-bit samples divided by 257; float samples times 255 where they lie within [0, 1],
 otherwise stretched from their own range; ICC profiles ignored, so that the numbers in the file are the numbers used.
-Truncated files are refused, even where half a picture could be shown.
+Truncated files are refused, even where half a picture could be shown. A scan that is damaged but complete passes where
+the format has no checksum to tell (JPEG, WEBP, BMP, TIFF): only PNG has one.
 """
 
 import os

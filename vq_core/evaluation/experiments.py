@@ -6,6 +6,7 @@ from typing import Any
 from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import load_images
 from vq_core.evaluation.report import reconstruction_figures
+from vq_core.training.callbacks import Bar
 from vq_core.training.phases import TRAININGS, View, pick_device
 from vq_core.training.runs import Run, all_runs
 from vq_core.training.vqvae_module import VQVAEModel
@@ -50,8 +51,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def sweep(config: Config, view: View | None = None) -> dict[str, Run]:
+def sweep(config: Config, view: View = Bar) -> dict[str, Run]:
     """Short runs of both phases that differ from the configuration in one number each; finished ones are loaded.
+
+    They are too short to be advised on.
 
     Returns:
         Label (such as "K=64") → its evaluated Phase 1 run, or Phase 2 run where λ_gan was changed.

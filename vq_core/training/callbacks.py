@@ -176,17 +176,19 @@ class RunView(Callback):
         raise NotImplementedError
 
 
-class Bar(Callback):
-    """A progress bar that counts steps, from where an interrupted run goes on; says what it sees going wrong."""
+class Bar(RunView):
+    """A progress bar that counts steps, from where an interrupted run goes on."""
 
-    def __init__(self, label: str, history: History) -> None:
-        self.label, self.history = label, history
-        self.said: set[str] = set()
+    def __init__(self, run: Run, history: History) -> None:
+        super().__init__(run, history)
         self.bar: tqdm | None = None
+
+    def show_finished(self) -> None:
+        """Nothing: there is nothing to wait for."""
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.bar = tqdm(
-            total=module.total_steps, initial=module.steps_done, desc=self.label, unit="step", dynamic_ncols=True
+            total=module.total_steps, initial=module.steps_done, desc=self.run.kind, unit="step", dynamic_ncols=True
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -196,11 +198,22 @@ class Bar(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if self.bar is not None and module.monitor != "latest":
             self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
-        for finding in diagnose(module.kind, self.history.rows, module.config):
-            if finding.row not in self.said:
-                self.said.add(finding.row)
-                tqdm.write(f"step {module.steps_done}: {finding}", file=sys.stderr)
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class AdvisingBar(Bar):
+    """A progress bar that also says what it sees going wrong, each thing once."""
+
+    def __init__(self, run: Run, history: History) -> None:
+        super().__init__(run, history)
+        self.said: set[str] = set()
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        super().on_validation_end(trainer, module)
+        for finding in diagnose(module.kind, self.history.rows, module.config):
+            if finding.row not in self.said:
+                self.said.add(finding.row)
+                tqdm.write(f"step {module.steps_done}: {finding}", file=sys.stderr)

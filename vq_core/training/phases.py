@@ -22,7 +22,15 @@ from tqdm.auto import tqdm
 from vq_core.config import Config
 from vq_core.data.datamodule import AnimeDataModule, images_of, load_images
 from vq_core.data.ingest import PackedImages
-from vq_core.training.callbacks import Bar, Checkpoints, Pictures, RunView, Stopped, StoppedEarly, signals_given_back
+from vq_core.training.callbacks import (
+    AdvisingBar,
+    Checkpoints,
+    Pictures,
+    RunView,
+    Stopped,
+    StoppedEarly,
+    signals_given_back,
+)
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
@@ -92,7 +100,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     run.begin(settings, module.steps_done)
     history, checkpoints = History(run), Checkpoints(run)
     painter = Pictures(run, history, pictures) if pictures is not None else None
-    shown = [view(run, history) if view else Bar(run.kind, history)] if is_main_process() else []
+    shown = [(view or AdvisingBar)(run, history)] if is_main_process() else []
     # The painter first: what it has drawn and counted belongs to the state that is saved after the same step.
     callbacks: list[Callback] = [*([painter] if painter else []), checkpoints, *shown]
     loggers = [history, *_other_loggers(run, module.config)]
