@@ -45,8 +45,8 @@ test: $(VENV)/installed
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q
 	@echo "the six notebooks, in order, at smoke scale"
-	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && VQ_PROFILE=smoke VQ_DATA="$$data" $(BIN)/python -m pytest -q \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p tests.nbval_patience -p no:cacheprovider \
+	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && VQ_PROFILE=smoke VQ_DATA="$$data" PYTHONPATH=tests $(BIN)/python -m pytest -q \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p nbval_patience -p no:cacheprovider \
 		--override-ini=filterwarnings=default $(NOTEBOOKS)
 	@echo "the six notebooks in JupyterLab, in a browser, at smoke scale"
 	@$(FIND_BROWSER) || $(BIN)/playwright install chromium || \
