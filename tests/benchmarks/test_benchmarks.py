@@ -171,7 +171,7 @@ def test_editor_from_button_to_picture(tmp_path: Path) -> None:
     """The buttons of the code editor at the demo's size, 24 of 256 cells chosen, against decoding one grid."""
     config = load_config("demo")
     model, masked = VQVAEModel(config).eval(), PriorModel(config, "masked").transformer.eval()
-    cells = np.zeros((config.model.num_codes, 12, 12, 3), np.uint8)
+    cells = np.random.default_rng(0).integers(0, 256, (config.model.num_codes, 12, 12, 3), np.uint8)
     editor = CodeEditor(model, masked, torch.rand(2, 3, 64, 64) * 2 - 1, cells, tmp_path)
     editor.canvas.selected = list(range(100, 124))
     alone = seconds(lambda: model.decode(editor.codes), 9)
