@@ -31,7 +31,7 @@ def first_of_group(
     hashes: UInt64[np.ndarray, " n"],
     images: UInt8[np.ndarray, "n size size 3"],
     max_bits: int,
-    early: Bool[np.ndarray, " n"] | None = None,
+    early: Bool[np.ndarray, " n"],
 ) -> Int[np.ndarray, " n"]:
     """For each image the first one of its group of near-duplicates; itself where it has none before it.
 
@@ -44,14 +44,13 @@ def first_of_group(
         max_bits: pairs whose hashes differ in at most so many bits are compared by their pixels.
         early: images that come before all others, whatever their place.
     """
-    late = np.zeros(len(hashes), dtype=bool) if early is None else ~early
     first = np.arange(len(hashes))
     for pairs in hash_pairs(hashes, max_bits):
         for start in range(0, len(pairs), _PAIRS):
             some = pairs[start : start + _PAIRS]
             some = some[first[some[:, 0]] != first[some[:, 1]]]  # a film's frames: all pairs would take hours
             for i, j in some[_same_pixels(images, some)].tolist():
-                low, high = sorted((first[i], first[j]), key=lambda n: (late[n], n))
+                low, high = sorted((first[i], first[j]), key=lambda n: (not early[n], n))
                 first[first == high] = low
     return first
 

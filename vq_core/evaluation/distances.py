@@ -6,7 +6,6 @@ scale and are never called so.
 
 import warnings
 from collections.abc import Iterable
-from urllib.error import URLError
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vq_core.data.augment import to_uint8
-from vq_core.training.losses import MissingWeights, PerceptualLoss
+from vq_core.training.losses import PerceptualLoss, needing_weights
 
 Images = Float[Tensor, "_ 3 h w"]
 Features = Float[Tensor, "_ d"]
@@ -59,14 +58,9 @@ class InceptionFeatures(PretrainedFeatures):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
+        otherwise = ", or measure in SqueezeNet's features (evaluate --frechet)"
+        with needing_weights("FID", _INCEPTION_FILE, otherwise):
             self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"])
-        except (URLError, OSError) as error:
-            folder = torch.hub.get_dir() + "/checkpoints"
-            raise MissingWeights(
-                f"FID needs {_INCEPTION_FILE} in {folder} and it cannot be downloaded ({error}); put it there, or "
-                "measure in SqueezeNet's features (evaluate --frechet)"
-            ) from None
 
     def forward(self, x: Images) -> Features:
         return self.net(to_uint8(x).permute(0, 3, 1, 2))

@@ -63,6 +63,12 @@ def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callab
     return tell
 
 
+def _order_and_scale() -> tuple[w.ToggleButtons, w.ToggleButtons]:
+    """How a histogram is drawn: sorted by usage or by code, linear or logarithmic."""
+    order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
+    return order, w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
+
+
 def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> tuple[int, np.ndarray]:
     """The last entry up to a step, else the first one: its own step, and its counts."""
     steps, counts = usage
@@ -98,8 +104,7 @@ class UsageExplorer(w.VBox):
         validated = all(len(logged) for logged, _ in self._usages["val"].values())  # not before the first validation
         options = {"training": "train"} | ({"validation": "val"} if validated else {})
         self.split = w.ToggleButtons(options=options, description="images")
-        self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
-        self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
+        self.order, self.scale = _order_and_scale()
         for buttons in (self.split, self.order, self.scale):
             buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
@@ -173,8 +178,7 @@ def card_of(model: VQVAEModel, packed: PackedImages, codes: np.ndarray) -> Calla
 def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
     """Usage histograms of several codebooks, one at a time by choice: label → counts [K]."""
     choice = w.ToggleButtons(options=list(usages), description="codebook")
-    order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
-    scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
+    order, scale = _order_and_scale()
     return over_controls(
         {"which": choice, "by_usage": order, "log": scale},
         lambda which, by_usage, log: plots.usage_histogram({which: usages[which]}, by_usage, width=8, log=log),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 from urllib.error import URLError
 
@@ -21,6 +22,18 @@ _TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.
 
 class MissingWeights(RuntimeError):
     """Weights of a pretrained network are not on the disk and cannot be downloaded."""
+
+
+@contextlib.contextmanager
+def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
+    """Weights are read or downloaded inside; where neither works, `MissingWeights` names the file and its folder."""
+    try:
+        yield
+    except (URLError, OSError) as error:
+        folder = torch.hub.get_dir() + "/checkpoints"
+        raise MissingWeights(
+            f"{what} needs {file} in {folder} and it cannot be downloaded ({error}); put it there{otherwise}"
+        ) from None
 
 
 class PerceptualLoss(nn.Module):
@@ -42,15 +55,9 @@ class PerceptualLoss(nn.Module):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # torchvision's notices on how lpips calls it
             torch.manual_seed(0)
-            try:
+            without = "train with loss.perceptual_net=random or loss.perceptual=0, evaluate without --lpips"
+            with needing_weights(f"LPIPS-{trunk}", _TRUNK_FILES[trunk], f"; or do without: {without}"):
                 model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
-            except (URLError, OSError) as error:
-                file, folder = _TRUNK_FILES[trunk], torch.hub.get_dir() + "/checkpoints"
-                raise MissingWeights(
-                    f"LPIPS-{trunk} needs {file} in {folder} and it cannot be downloaded ({error}); "
-                    "put it there; or do without: train with loss.perceptual_net=random or loss.perceptual=0, "
-                    "evaluate without --lpips"
-                ) from None
         self.scaling, self.net = model.scaling_layer, model.net
         self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
         self.requires_grad_(False)

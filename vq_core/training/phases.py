@@ -252,9 +252,7 @@ def train_kmeans(config: Config, view: View | None = None) -> Run:
     if is_main_process():  # the others find the codebook in its file
         vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
         centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
-        draft = run.folder / "codebook.part.npy"
-        np.save(draft, centres.numpy())
-        draft.replace(run.folder / "codebook.npy")
+        _save_array(run.folder / "codebook.npy", centres.numpy())
         figures = {"inertia": inertia(vectors, centres), "vectors": len(vectors)}
     return _finish(run, module, figures)
 
@@ -370,7 +368,11 @@ def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, bat
     for rows in tqdm(batches, desc="codes of flipped images" if flipped else "codes", unit="batch", leave=False):
         x = images_of(packed, rows).to(device)
         parts.append(model.encode(x.flip(-1) if flipped else x).cpu().numpy())
-    codes = np.concatenate(parts).astype(np.uint16)
+    _save_array(path, np.concatenate(parts).astype(np.uint16))
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    """Whole or not at all under its final name."""
     draft = path.with_suffix(".part.npy")
-    np.save(draft, codes)
+    np.save(draft, array)
     draft.replace(path)
