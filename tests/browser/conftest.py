@@ -90,7 +90,7 @@ def open_notebook(lab: Lab, browser: Browser):
 
     def open_it(name: str) -> OpenNotebook:
         page, complaints = context.new_page(), []
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" and _ours(m.text) else None)
         page.goto(f"{lab.url}/tree/{name}?token={TOKEN}&reset")

@@ -189,7 +189,7 @@ class CodeEditor(w.VBox):
         if not self.canvas.selected:
             self._say("choose cells first: click or drag over the picture")
             return
-        self._own.add(f"{len(self.canvas.selected)} cells {done}", change(self.mask))
+        self._own.add(f"{_cells(self.canvas.selected)} {done}", change(self.mask))
         self._draw()
 
     def _go(self, by: int) -> None:
@@ -207,7 +207,7 @@ class CodeEditor(w.VBox):
         self._say()
 
     def _say(self, text: str = "") -> None:
-        self.status.value = f"{text or f'{len(self.canvas.selected)} cells chosen'} · {self._own}"
+        self.status.value = f"{text or f'{_cells(self.canvas.selected)} chosen'} · {self._own}"
 
     def _on_atlas(self) -> None:
         chosen = self.atlas.selected[0] if self.atlas.selected else 0
@@ -227,6 +227,10 @@ class CodeEditor(w.VBox):
         Image.fromarray(self.picture).save(path)
         np.save(path.with_suffix(".npy"), self.codes[0].cpu().numpy())
         self._say(f"saved {path}")
+
+
+def _cells(some: list[int]) -> str:
+    return f"{len(some)} {'cell' if len(some) == 1 else 'cells'}"
 
 
 def _button(text: str, icon: str) -> w.Button:
