@@ -125,8 +125,10 @@ def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(lpips, "LPIPS", lambda **how: original(**how | {"pnet_rand": True}))
     monkeypatch.setattr("vq_core.evaluation.distances.InceptionFeatures", Pixels)
     result = call(folder, "evaluate", *TINY, "--fid")
-    assert result.exit_code == 1 and "at least 513 images" in result.output
+    assert result.exit_code == 0 and "no Fréchet distance: it needs 513 images" in result.output
+    assert "kid_samples_std" in result.output and "fid_floor" not in result.output
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
+    monkeypatch.setattr("vq_core.evaluation.report.FEW", 2)
     result = call(folder, "evaluate", *TINY, "--fid", "--lpips", "squeeze")
     assert result.exit_code == 0, result.output
     assert "fewer than 2048, is biased upwards" in result.output

@@ -117,7 +117,7 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
     import torch
 
     from vq_core.data.datamodule import load_images
-    from vq_core.evaluation.distances import FID_WANTS, InceptionFeatures, SqueezeFeatures
+    from vq_core.evaluation.distances import FEW, FID_WANTS, InceptionFeatures, SqueezeFeatures
     from vq_core.evaluation.report import distance_figures, reconstruction_figures
     from vq_core.generation.sampling import sample_codes
     from vq_core.training.losses import PerceptualLoss
@@ -125,23 +125,28 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
     from vq_core.training.vqvae_module import VQVAEModel
 
     run, packed = finished(stage, config), load_images(config)
+    nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
     model = VQVAEModel.load(run.folder).to(pick_device(config))
     figures = reconstruction_figures(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         figures = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in figures.items()}
-    if fid or frechet:
+    run.update_result(figures)
+    if nets:
         samples = None
         if stage == "phase2" and run_for("prior", config).done:
             codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, top_p=0.9, seed=config.seed)
             samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
-        for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet:
-            figures |= distance_figures(model, packed, kind(), samples)
-    run.update_result(figures)
+        distances = distance_figures(model, packed, nets, samples)
+        run.update_result(distances)
+        figures |= distances
     for name, value in figures.items():
         click.echo(f"  {name}: {value:.4f}")
-    if fid and figures["fid_images"] < FID_WANTS:
+    half = len(packed.val_rows) // 2
+    if nets and half < FEW:
+        click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out ones, here are {half}")
+    elif fid and half < FID_WANTS:
         click.echo(
-            f"  FID of {figures['fid_images']:.0f} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
+            f"  FID of {half} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
             "its floor and at equal numbers only; KID is not biased"
         )
 

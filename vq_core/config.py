@@ -115,7 +115,7 @@ class DiscriminatorConfig(_Group):
 
 
 class OptimConfig(_Group):
-    """Optimiser and learning-rate schedule of the autoencoder."""
+    """Optimiser of the autoencoder; learning-rate schedule and clipping of the prior too."""
 
     name: Literal["adam", "adamw"]
     betas: tuple[Beta, Beta]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from vq_core.data.batches import BatchOrder, in_order, index_loader
+from vq_core.data.batches import BatchOrder, index_loader
 
 ROWS = torch.arange(100, 137)  # 37 rows, which no batch size below divides
 
@@ -57,10 +57,5 @@ def test_the_order_neither_needs_nor_moves_the_global_generator() -> None:
 
 
 def test_a_loader_hands_on_the_rows() -> None:
-    batches = [batch.tolist() for batch in index_loader(200, BatchOrder(ROWS, 8, 0, 2, 6))]
+    batches = [batch.tolist() for batch in index_loader(BatchOrder(ROWS, 8, 0, 2, 6))]
     assert batches == stream(2, 6)
-
-
-def test_in_order_keeps_the_order_and_the_short_end() -> None:
-    batches = in_order(ROWS, 10)
-    assert [len(batch) for batch in batches] == [10, 10, 10, 7] and list(chain.from_iterable(batches)) == ROWS.tolist()

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from vq_core.config import DataConfig, load_config
 from vq_core.data import ingest as ingest_module
+from vq_core.data.datamodule import image_source
 from vq_core.data.decode import Picture
 from vq_core.data.duplicates import hash_pairs
 from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed
@@ -93,15 +94,16 @@ def test_counts_what_was_converted(raw: Path, config: DataConfig) -> None:
     assert run(raw, config).conversions() == packed.conversions()
 
 
-def test_packs_all_pictures_in_the_order_of_their_names(raw: Path, config: DataConfig) -> None:
+def test_packs_all_pictures_in_an_order_of_their_content(raw: Path, config: DataConfig) -> None:
     fill(raw, range(5, 10))
     fill(raw / "deeper" / "down", range(5))
     packed = run(raw, config)
     assert packed.images.shape == (10, SIZE, SIZE, 3) and packed.images.dtype == np.uint8
     assert isinstance(packed.images, np.memmap) and packed.counts() == {}
-    names = [entry.file for entry in packed.kept]
+    names = [entry.file for entry in packed.entries]
     assert names == sorted(names) and names[-1] == "deeper/down/004.png"
     assert [entry.row for entry in packed.kept] == list(range(10))
+    assert [entry.sha256 for entry in packed.kept] == sorted(entry.sha256 for entry in packed.entries)
     rows = np.concatenate([packed.train_rows, packed.val_rows])
     assert sorted(rows) == list(range(10)) and rows.dtype == np.int64
     for entry in packed.kept:
@@ -290,15 +292,31 @@ def test_copies_of_earlier_names_move_nothing_to_the_other_side(raw: Path, confi
     assert all(entry.detail == f"1{entry.file[1:3]}.png" for entry in again.entries if entry.reason)
 
 
-def test_fingerprint_follows_content_and_split_not_names(raw: Path, config: DataConfig) -> None:
+def test_array_and_fingerprint_follow_content_and_split_not_names(raw: Path, config: DataConfig) -> None:
     fill(raw, range(8))
     first = run(raw, config)
+    images, held_out = first.images.copy(), first.val_rows
     assert len(first.fingerprint) == 16
     (raw / "000.png").rename(raw / "zzz.png")
-    assert run(raw, config).fingerprint == first.fingerprint
+    renamed = run(raw, config)
+    assert renamed.fingerprint == first.fingerprint
+    assert np.array_equal(renamed.images, images) and np.array_equal(renamed.val_rows, held_out)
     assert run(raw, config, seed=1).fingerprint != first.fingerprint
     fill(raw, range(9))
     assert run(raw, config).fingerprint != first.fingerprint
+
+
+def test_what_nobody_meant_as_a_picture_is_no_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VQ_DATA", str(tmp_path))
+    auto = load_config("smoke", ["data.source=auto"])
+    assert image_source(auto) == "avatars"  # no folder at all
+    (tmp_path / "raw" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "raw" / ".ipynb_checkpoints" / "a.png").touch()
+    (tmp_path / "raw" / "labels.csv").touch()
+    assert image_source(auto) == "avatars"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "raw" / "mine").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert image_source(auto) == "raw"  # for ingest to say that it does not follow links
 
 
 @pytest.mark.parametrize("val_share", [1e-9, 1 - 1e-9])

@@ -47,6 +47,8 @@ def test_the_frechet_distance_equals_the_formula() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 513 images in each set, got 600, 512"):
         frechet_distance(torch.randn(600, 4), torch.randn(512, 4))
+    with pytest.raises(ValueError, match="at least 4 images in each set, got 600, 3"):
+        kernel_distance(torch.randn(600, 4), torch.randn(3, 4))
 
 
 def test_the_kernel_distance_equals_the_unbiased_estimate_of_the_formula() -> None:
@@ -72,20 +74,22 @@ def unbiased(f: Tensor, g: Tensor) -> float:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
     folder = tmp_path_factory.mktemp("distances")
-    write_avatars(folder / "raw", 24, seed=0, progress=False)
+    write_avatars(folder / "raw", 60, seed=0, progress=False)
     return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
 
 
 def test_figures_compare_halves_of_what_was_held_out(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
+    monkeypatch.setattr("vq_core.evaluation.report.FEW", 2)
     torch.manual_seed(0)
     model, half = VQVAEModel(load_config("smoke", [])).eval(), len(packed.val_rows) // 2
     few, enough = torch.zeros(half - 1, 3, 64, 64), torch.rand(half + 1, 3, 64, 64)
-    figures = distance_figures(model, packed, CornerPixels(), enough)
+    figures = distance_figures(model, packed, [CornerPixels()], enough)
     sets = ("floor", "reconstructions", "samples")
-    names = {f"{d}_{s}" for d in ("fid", "kid") for s in sets} | {f"kid_{s}_std" for s in sets} | {"fid_images"}
-    assert figures.keys() == names and figures["fid_images"] == half
-    assert not any("samples" in name for name in distance_figures(model, packed, CornerPixels(), few))
+    names = {f"{d}_{s}" for d in ("fid", "kid") for s in sets} | {f"kid_{s}_std" for s in sets} | {"distance_images"}
+    assert figures.keys() == names and figures["distance_images"] == half
+    assert all(np.isfinite(value) for value in figures.values())
+    assert not any("samples" in name for name in distance_figures(model, packed, [CornerPixels()], few))
 
 
 @pytest.mark.parametrize(("features", "file"), [(SqueezeFeatures, "squeezenet1_1"), (InceptionFeatures, "inception")])

@@ -23,7 +23,7 @@ from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vq_core.config import Config
-from vq_core.data.datamodule import processed_dir
+from vq_core.data.datamodule import prepare_images, processed_dir
 from vq_core.data.ingest import DataError, load_packed
 from vq_core.training.callbacks import RunView
 from vq_core.training.phases import TRAININGS, finished, run_for
@@ -213,6 +213,25 @@ def test_phase2_starts_from_phase1s_best_and_counts_updates_of_the_autoencoder(s
     assert updates == [{10}, {10 - (13 - steps_before)}]  # the discriminator rests until the GAN starts
 
 
+def test_means_are_over_the_steps_that_had_a_term(place: Path) -> None:
+    """The GAN starts in the middle of what is logged together: the mean is over its steps alone."""
+    config = (*FROM_SCRATCH, "loss.gan_start=3", "phase2.steps=4", "train.val_every=4")
+    each = TRAININGS["phase2"](settings(*config, "train.log_every=1"))
+    four = TRAININGS["phase2"](settings(*config, "train.log_every=4", "optim.betas=[0.9, 0.9900001]"))
+    for name in ("train/disc", "train/gan", "train/rec"):
+        assert four.curve(name)[1] == pytest.approx([each.curve(name)[1].mean()], rel=1e-4)
+
+
+def test_phase2_counts_its_own_codes_alone(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase 1's best state may lie between two of its pictures, with codes counted since the first."""
+    data = fresh_copy(story, tmp_path / "data", monkeypatch, without="phase2")
+    best = the_run(data, "phase1").best
+    state = load_checkpoint(best, ("phase1",))
+    state["model"]["usage"] += 7
+    save_checkpoint(best, state)
+    assert TRAININGS["phase2"](settings()).usage()[1].sum(1).tolist() == [5 * VECTORS_PER_STEP] * 2
+
+
 def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     run = the_run(story, "phase2")
     codes = np.load(run.folder / "codes.npy")
@@ -322,6 +341,7 @@ def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("kmeans", "kmeans.steps=5", True),
         ("kmeans", "loss.gan=0.2", False),
+        ("kmeans", "train.patience=3", True),
         ("phase1", "kmeans.steps=5", True),  # its parent is another
         ("phase1", "optim.clip=0.5", True),
         ("phase1", "seed=1", True),
@@ -343,6 +363,28 @@ def test_what_matters_leads_to_another_folder(
     if change.startswith("seed"):  # the images of another seed are others
         shutil.copytree(processed_dir(settings()), processed_dir(settings(change)))
     assert (run_for(kind, settings()) != run_for(kind, settings(change))) == moves
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_other_images_lead_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """One's own in place of the built-in ones, one more, the same under other names."""
+    monkeypatch.setenv("VQ_DATA", str(tmp_path))
+
+    def run(*changes: str) -> Run:
+        prepare_images(settings(*changes), progress=False)
+        return run_for(kind, settings(*changes))
+
+    drawn, other = run(), run("data.avatars=49")
+    pictures = sorted((tmp_path / "avatars" / "48-seed0").glob("*.png"))
+    (tmp_path / "raw").mkdir()
+    for path in pictures[:20]:
+        shutil.copy(path, tmp_path / "raw")
+    own = run()
+    shutil.copy(pictures[20], tmp_path / "raw")
+    more = run()
+    assert len({run.folder for run in (drawn, other, own, more)}) == 4
+    (tmp_path / "raw" / pictures[0].name).rename(tmp_path / "raw" / "zzz.png")
+    assert run() == more
 
 
 @pytest.mark.parametrize(
@@ -583,7 +625,8 @@ def test_dead_codes_come_back_to_life(story: Path, tmp_path: Path, monkeypatch: 
     codebook[4:] = 1000 + np.arange(12)[:, None]  # so far away that no vector ever chooses them
     np.save(path, codebook)
     run = TRAININGS["phase1"](settings())
-    reset = run.curve("train/codes_reset")[1]
+    steps, reset = run.curve("train/codes_reset")
+    assert steps.tolist() == [3, 6, 9]  # quantizer.reset_every
     codes = load_checkpoint(run.last, ("phase1",))["model"]["quantizer.codebook"]
     assert reset.sum() > 0 and codes.abs().max() < 100
     assert run.curve("val/codes_used")[1][-1] > 4 / 16

@@ -1,6 +1,8 @@
 """The order of training batches: a pure function of seed and position, so that a run can go on anywhere."""
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -35,23 +37,8 @@ class BatchOrder(Sampler[list[int]]):
         return self.rows[torch.randperm(len(self.rows), generator=generator)]
 
 
-class _Positions(torch.utils.data.Dataset[int]):
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-def index_loader(length: int, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
+def index_loader(batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
     """A loader of long index tensors; the data itself is looked up on the device."""
+    itself: Any = range(sys.maxsize)  # as a data set: at each index stands the index
     # A generator of its own: a loader's iterator would else draw from the global one, which dropout needs undisturbed.
-    return DataLoader(_Positions(length), batch_sampler=batches, generator=torch.Generator())
-
-
-def in_order(rows: torch.Tensor, batch_size: int) -> list[list[int]]:
-    """Rows cut into batches as they stand; the last may be shorter."""
-    return [part.tolist() for part in rows.split(batch_size)]
+    return DataLoader(itself, batch_sampler=batches, generator=torch.Generator())

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from vq_core.config import Config, data_dir
 from vq_core.data.augment import augment, to_float
 from vq_core.data.avatars import write_avatars
-from vq_core.data.batches import BatchOrder, in_order, index_loader
-from vq_core.data.ingest import DataError, PackedImages, ingest, is_side_file, load_packed, packing_settings
+from vq_core.data.batches import BatchOrder, index_loader
+from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed, packing_settings, raw_files
 
 Images = Float[Tensor, "b 3 h w"]
 
@@ -24,10 +24,7 @@ def image_source(config: Config) -> str:
     """ "raw" for one's own images, "avatars" for the built-in ones: what `data.source` comes to on this disk."""
     if config.data.source != "auto":
         return config.data.source
-    raw = data_dir() / "raw"
-    return (
-        "raw" if raw.is_dir() and any(p.is_file() and not is_side_file(p.name) for p in raw.rglob("*")) else "avatars"
-    )
+    return "raw" if any(True for _ in raw_files(data_dir() / "raw")) else "avatars"
 
 
 def raw_dir(config: Config) -> Path:
@@ -62,21 +59,71 @@ def images_of(packed: PackedImages, rows: Int[np.ndarray, "b"] | list[int]) -> F
     return to_float(torch.from_numpy(packed.images[np.asarray(rows)]))
 
 
-class AnimeDataModule(L.LightningDataModule):
+class RowsDataModule(L.LightningDataModule):
+    """Batches of row numbers [b], training ones in a random order, for a sub-class to look up what stands there.
+
+    Batch order and augmentation are functions of seed and step alone. Each Lightning "epoch" is the stretch of steps up
+    to the next validation.
+
+    Args:
+        key: of the setting `batch_size`, for the message.
+
+    Raises:
+        DataError: the split does not fill a training batch, or leaves a process nothing to validate.
+    """
+
+    def __init__(self, config: Config, key: str, batch_size: int, train_rows: Tensor, val_rows: Tensor) -> None:
+        super().__init__()
+        self.config, self.batch_size, self.train_rows, self.val_rows = config, batch_size, train_rows, val_rows
+        train, val, devices = len(train_rows), len(val_rows), config.train.devices
+        if train < batch_size:
+            raise DataError(
+                f"{train} training images are fewer than {key}={batch_size}; set a smaller one, or add images"
+            )
+        if val < devices:
+            raise DataError(
+                f"{val} validation images are too few for train.devices={devices}; "
+                "set a larger data.val_share, or add images"
+            )
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """From where the module stands up to the next validation or the end."""
+        trainer, module = self._fitting()
+        stop = min(module.total_steps, (module.steps_done // module.val_every + 1) * module.val_every)
+        batches = BatchOrder(
+            self.train_rows,
+            self.batch_size // module.accumulate,
+            self.config.seed,
+            module.steps_done * module.accumulate,
+            stop * module.accumulate,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        return index_loader(batches)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """In order; of several processes each takes its share."""
+        trainer, _ = self._fitting()
+        rows = self.val_rows[trainer.global_rank :: trainer.world_size]
+        return index_loader([part.tolist() for part in rows.split(self.batch_size)])
+
+    def _fitting(self) -> tuple[Any, Any]:
+        """Trainer and module."""
+        assert self.trainer is not None
+        return self.trainer, self.trainer.lightning_module
+
+
+class AnimeDataModule(RowsDataModule):
     """Training and validation batches of images [b, 3, h, w] in [−1, 1].
 
     On a GPU all pixels lie in its memory as bytes (10,000 of 256×256: 2 GB), so there are no worker processes; on the
-    CPU they are read from the memory-mapped file. Batch order and augmentation are functions of seed and step alone.
-    Each Lightning "epoch" is the stretch of steps up to the next validation.
+    CPU they are read from the memory-mapped file.
     """
 
     def __init__(self, config: Config, packed: PackedImages) -> None:
-        super().__init__()
-        self.config, self.packed = config, packed
         train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
-        self.train_rows, self.val_rows = train, val[: config.train.val_images]
-        settings = config.train
-        enough_images("train.batch_size", settings.batch_size, len(train), len(self.val_rows), settings.devices)
+        super().__init__(config, "train.batch_size", config.train.batch_size, train, val[: config.train.val_images])
+        self.packed = packed
         self._pixels: Tensor | np.ndarray = packed.images
 
     def setup(self, stage: str) -> None:
@@ -87,55 +134,15 @@ class AnimeDataModule(L.LightningDataModule):
     def teardown(self, stage: str) -> None:
         self._pixels = self.packed.images
 
-    def train_dataloader(self) -> DataLoader[int]:
-        return stretch_loader(self.trainer, self.train_rows, self.config.train.batch_size)
-
-    def val_dataloader(self) -> DataLoader[int]:
-        return val_loader(self.trainer, self.val_rows, self.config.train.batch_size)
-
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Images:
         x = to_float(self._look_up(batch))
-        if self.trainer is None or not self.trainer.training:
+        trainer, module = self._fitting()
+        if not trainer.training:
             return x
-        module: Any = self.trainer.lightning_module
         generator = torch.Generator().manual_seed(module.batch_seed(0))
-        return augment(x, self.config.data, generator, (self.trainer.global_rank, self.trainer.world_size))
+        return augment(x, self.config.data, generator, (trainer.global_rank, trainer.world_size))
 
     def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:
         if isinstance(self._pixels, Tensor):
             return self._pixels[rows]
         return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
-
-
-def enough_images(key: str, batch_size: int, train: int, val: int, devices: int) -> None:
-    """Raises `DataError` where the split does not fill a training batch, or leaves a process nothing to validate."""
-    if train < batch_size:
-        raise DataError(f"{train} training images are fewer than {key}={batch_size}; set a smaller one, or add images")
-    if val < devices:
-        raise DataError(
-            f"{val} validation images are too few for train.devices={devices}; "
-            "set a larger data.val_share, or add images"
-        )
-
-
-def stretch_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:
-    """The training batches from where the module stands up to the next validation or the end."""
-    assert trainer is not None
-    module: Any = trainer.lightning_module
-    stop = min(module.total_steps, (module.steps_done // module.val_every + 1) * module.val_every)
-    batches = BatchOrder(
-        rows,
-        batch_size // module.accumulate,
-        module.config.seed,
-        module.steps_done * module.accumulate,
-        stop * module.accumulate,
-        trainer.global_rank,
-        trainer.world_size,
-    )
-    return index_loader(len(rows), batches)
-
-
-def val_loader(trainer: L.Trainer | None, rows: Tensor, batch_size: int) -> DataLoader[int]:
-    """The validation rows in order; of several processes each takes its share."""
-    assert trainer is not None
-    return index_loader(len(rows), in_order(rows[trainer.global_rank :: trainer.world_size], batch_size))

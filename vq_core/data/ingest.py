@@ -12,7 +12,7 @@ import shutil
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     Files are taken in the order of their names. Hidden files and `SIDE_FILES` are ignored, links to folders are not
     followed. Of equal or nearly equal pictures the first is kept, and before all others one that an earlier run has
     kept. The split is a hash of `seed` and content. So adding files never moves a picture, nor one that looks like it,
-    to the other side (unless one side were empty otherwise).
+    to the other side (unless one side were empty otherwise), and renaming files changes no row of the packed array.
 
     Args:
         raw: the folder of image files; never changed.
@@ -82,7 +82,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
         before = {entry.sha256 for entry in reusable.kept} if reusable else set()
         entries, kept = _set_near_duplicates_aside(entries, hashes, staged, config.near_duplicate_bits, before)
         entries = _split(raw, entries, config.val_share, seed)
-        write_packed(partial, out, (staged[i] for i in kept), entries, settings)
+        order = np.argsort([entry.row for entry in entries if entry.row >= 0])
+        write_packed(partial, out, (staged[i] for i in kept[order]), entries, settings)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_packed(out)
@@ -95,22 +96,25 @@ def _previous(out: Path) -> tuple[PackedImages | None, dict[str, Any]]:
         return None, {}
 
 
-def _list_files(raw: Path) -> list[_File]:
-    if not raw.is_dir():
-        raise DataError(f"{raw}: there is no such folder")
-    found = []
+def raw_files(raw: Path) -> Iterator[Path]:
+    """All that somebody may have meant as a picture: no hidden files, `SIDE_FILES` or what is in hidden folders.
+
+    Links to folders are among them, for `ingest` to say that it does not follow them.
+    """
     for folder, folders, files in os.walk(raw):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        found += [Path(folder) / name for name in files + links if not is_side_file(name)]
+        meant = (name for name in files + links if not (name.startswith(".") or name.lower().endswith(SIDE_FILES)))
+        yield from (Path(folder) / name for name in meant)
+
+
+def _list_files(raw: Path) -> list[_File]:
+    if not raw.is_dir():
+        raise DataError(f"{raw}: there is no such folder")
+    found = sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in raw_files(raw))
     if not found:
         raise DataError(f"{raw}: holds no image files")
-    return sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in found)
-
-
-def is_side_file(name: str) -> bool:
-    """Whether nobody meant a file in the raw folder as a picture: hidden, a table, notes, a cache."""
-    return name.startswith(".") or name.lower().endswith(SIDE_FILES)
+    return found
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -198,7 +202,7 @@ def _set_near_duplicates_aside(
 
 
 def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list[Entry]:
-    """Give the kept entries rows and a split that depends on seed and content alone."""
+    """Give the kept entries rows and a split that depend on content (and the seed) alone, not on names."""
     kept = [i for i, entry in enumerate(entries) if entry.status == "kept"]
     if len(kept) < 2:
         raise DataError(f"{raw}: only one image is left, two are needed ({_summary(entries) or 'no other files'})")
@@ -208,9 +212,9 @@ def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list
         val[draw.argmin()] = True
     if val.all():
         val[draw.argmax()] = False
-    done = list(entries)
-    for row, i in enumerate(kept):
-        done[i] = replace(entries[i], row=row, split="val" if val[row] else "train")
+    done, held_out = list(entries), dict(zip(kept, val, strict=True))
+    for row, i in enumerate(sorted(kept, key=lambda i: entries[i].sha256)):
+        done[i] = replace(entries[i], row=row, split="val" if held_out[i] else "train")
     return done
 
 

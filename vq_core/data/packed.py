@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-_VERSION = 1
+_VERSION = 2  # 2: rows in the order of content
 
 
 class DataError(ValueError):
@@ -54,7 +54,7 @@ class PackedImages:
     @property
     def kept(self) -> tuple[Entry, ...]:
         """The entries of the pictures, in the order of the array's rows."""
-        return tuple(entry for entry in self.entries if entry.row >= 0)
+        return tuple(sorted((entry for entry in self.entries if entry.row >= 0), key=lambda entry: entry.row))
 
     @property
     def train_rows(self) -> Int64[np.ndarray, " train"]:
@@ -76,7 +76,7 @@ class PackedImages:
         return dict(notes.most_common())
 
     def _rows(self, split: str) -> np.ndarray:
-        return np.array([entry.row for entry in self.entries if entry.split == split], dtype=np.int64)
+        return np.array([entry.row for entry in self.kept if entry.split == split], dtype=np.int64)
 
 
 def load_packed(out: Path) -> PackedImages:

@@ -108,7 +108,12 @@ def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[flo
 
     Bińkowski et al., arXiv:1801.01401, section 4. Unbiased: for equal distributions the mean is 0 whatever the number.
     Mean and standard deviation over 100 pairs of subsets, each half of the smaller set (at most 1,000), by the seed.
+
+    Raises:
+        ValueError: fewer than 4 in a set.
     """
+    if min(len(real), len(other)) < 4:
+        raise ValueError(f"the kernel distance needs at least 4 images in each set, got {len(real)}, {len(other)}")
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # that it keeps all features: they are few
         torch.manual_seed(seed)

@@ -7,7 +7,7 @@ from vq_core.config import Config, config_from_dict
 from vq_core.data.datamodule import load_images
 from vq_core.evaluation.report import reconstruction_figures
 from vq_core.training.callbacks import Bar
-from vq_core.training.phases import TRAININGS, View, pick_device
+from vq_core.training.phases import TRAININGS, pick_device, stages_up_to
 from vq_core.training.runs import Run, all_runs
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -51,7 +51,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def sweep(config: Config, view: View = Bar) -> dict[str, Run]:
+def sweep(config: Config) -> dict[str, Run]:
     """Short runs of both phases that differ from the configuration in one number each; finished ones are loaded.
 
     They are too short to be advised on.
@@ -62,8 +62,8 @@ def sweep(config: Config, view: View = Bar) -> dict[str, Run]:
     runs = {}
     for label, changes, kind in _variants(config):
         changed = _changed(config, changes)
-        for stage in ("kmeans", "phase1", "phase2")[: 2 if kind == "phase1" else 3]:
-            run = TRAININGS[stage](changed, view)
+        for stage in stages_up_to(kind, changed):
+            run = TRAININGS[stage](changed, Bar)
         evaluate_run(run, changed)
         runs[label] = run
     return runs
@@ -86,7 +86,7 @@ def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
     tree["profile"] = f"{config.profile}-sweep"
     for phase in ("phase1", "phase2"):
         tree[phase]["steps"] = steps
-    tree["kmeans"]["steps"] = min(config.kmeans.steps, steps // 2)
+    tree["kmeans"]["steps"] = max(1, min(config.kmeans.steps, steps // 2))
     tree["train"] |= {"val_every": steps, "val_images": min(256, config.train.val_images)}
     tree["loss"]["gan_start"] = 0
     tree["loss"]["gan_ramp"] = max(1, steps // 4)

@@ -32,24 +32,22 @@ class Novelty:
         return float((self.samples < np.quantile(self.held_out, 0.01)).mean())
 
 
-def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures | None = None) -> Novelty:
+def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) -> Novelty:
     """Compare generated pictures with training images.
 
     Args:
         samples: decoded from a prior's codes.
-        packed: the training and held-out images.
+        packed: the training images.
         reconstructed: held-out images through the same decoder; in place of the images themselves, which are sharper
             than any sample and lie further away for that reason alone.
     """
-    distance, rows = nearest_training(samples, packed)
-    held_out = packed.images[packed.val_rows] if reconstructed is None else reconstructed
-    return Novelty(distance[:, 0], nearest_training(held_out, packed)[0][:, 0], rows[:, 0])
+    distance, rows = nearest_training(np.concatenate([samples, reconstructed]), packed)
+    count = len(samples)
+    return Novelty(distance[:count], distance[count:], rows[:count])
 
 
-def nearest_training(
-    images: Pictures, packed: PackedImages, neighbours: int = 1
-) -> tuple[Float[np.ndarray, "_ m"], Int[np.ndarray, "_ m"]]:
-    """Nearest training images, as they are or mirrored, and their rows.
+def nearest_training(images: Pictures, packed: PackedImages) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:
+    """Distance to the nearest training image, as it is or mirrored, and its row.
 
     The distance is the root mean squared difference of thumbnails (0 to 255) of 32×32, or a little more where the side
     is no multiple of that.
@@ -57,12 +55,8 @@ def nearest_training(
     known = _thumbnails(packed.images[packed.train_rows])
     both = np.concatenate([known, known[:, :, ::-1]]).reshape(2 * len(known), -1)
     asked = _thumbnails(images).reshape(len(images), -1)
-    # An image close to its own mirror image would come twice.
-    distance, index = NearestNeighbors(n_neighbors=min(2 * neighbours, len(both))).fit(both).kneighbors(asked)
-    index %= len(known)
-    first = np.array([np.sort(np.unique(line, return_index=True)[1])[:neighbours] for line in index])
-    distance, index = np.take_along_axis(distance, first, 1), np.take_along_axis(index, first, 1)
-    return distance / both.shape[1] ** 0.5, packed.train_rows[index]
+    distance, index = NearestNeighbors(n_neighbors=1).fit(both).kneighbors(asked)
+    return distance[:, 0] / both.shape[1] ** 0.5, packed.train_rows[index[:, 0] % len(known)]
 
 
 def _thumbnails(images: Pictures) -> Float[np.ndarray, "b side side 3"]:

@@ -1,5 +1,7 @@
 """Figures of an autoencoder on held-out images, and of a prior on held-out codes."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
@@ -10,6 +12,7 @@ from vq_core.data.datamodule import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import (
+    FEW,
     PretrainedFeatures,
     features_of,
     frechet_distance,
@@ -73,30 +76,34 @@ def reconstruct_held_out(
 def distance_figures(
     model: VQVAEModel,
     packed: PackedImages,
-    net: PretrainedFeatures,
+    nets: Iterable[PretrainedFeatures],
     samples: Float[Tensor, "n 3 h w"] | None = None,
 ) -> dict[str, float]:
     """Fréchet and kernel distances to the first half of the held-out images, with equal numbers each.
 
     `floor` is that of the second half itself, `reconstructions` of the second half through the model, `samples` of as
     many generated images, where at least so many are given. With Inception's features they are `fid_…` and `kid_…`,
-    with SqueezeNet's `frechet_…` and `kernel_…`; the latter with their spread over subsets (`…_std`).
+    with SqueezeNet's `frechet_…` and `kernel_…`; the latter with their spread over subsets (`…_std`). Where a half has
+    fewer than 513 images the Fréchet distances are left out.
 
     Raises:
-        ValueError: fewer than 513 images in a half.
+        ValueError: fewer than 4 images in a half.
     """
     half = len(packed.val_rows) // 2
     first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
     sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}
     if samples is not None and len(samples) >= half:
         sets["samples"] = samples[:half]
-    real, figures = features_of(first.split(64), net, model.device), {}
-    for name, images in sets.items():
-        other = features_of(images.split(64), net, model.device)
-        figures[f"{net.frechet}_{name}"] = frechet_distance(real, other)
-        kernel, spread = kernel_distance(real, other, model.config.seed)
-        figures |= {f"{net.kernel}_{name}": kernel, f"{net.kernel}_{name}_std": spread}
-    return figures | {f"{net.frechet}_images": float(half)}
+    figures = {"distance_images": float(half)}
+    for net in nets:
+        real = features_of(first.split(64), net, model.device)
+        for name, images in sets.items():
+            other = features_of(images.split(64), net, model.device)
+            if half >= FEW:
+                figures[f"{net.frechet}_{name}"] = frechet_distance(real, other)
+            kernel, spread = kernel_distance(real, other, model.config.seed)
+            figures |= {f"{net.kernel}_{name}": kernel, f"{net.kernel}_{name}_std": spread}
+    return figures
 
 
 def bits_figures(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:

@@ -184,9 +184,9 @@ class LiveView(RunView):
             _follows(ax, "reconstructions")
             return
         with Image.open(drawn[shown]) as sheet:
-            tile = sheet.height // 2
+            tile = sheet.height // 2 - 1  # side of a picture with its rim of 2 pixels, of which there is one more
             columns = 8 if tile < 100 else 4  # else each would be a thumbnail
-            ax.imshow(np.asarray(sheet)[:, : columns * tile])
+            ax.imshow(np.asarray(sheet)[:, : columns * tile + 2])
         ax.axis("off")
         ax.set_title(f"validation images above, reconstructions below, step {shown}", fontsize=9, fontweight="normal")
 

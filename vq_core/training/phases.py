@@ -36,7 +36,7 @@ from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.runs import PRIORS, History, Run, RunError, find_run, relevant_settings
-from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings
+from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings, written_whole
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -64,6 +64,12 @@ def _parent(kind: str, config: Config) -> str | None:
     if kind == "phase2" and config.phase2.start_from == "phase1":
         return "phase1"
     return "kmeans" if kind != "kmeans" and config.quantizer.init == "kmeans" else None
+
+
+def stages_up_to(kind: str, config: Config) -> list[str]:
+    """The trainings that lead to one, in order, itself the last."""
+    parent = _parent(kind, config)
+    return [*(stages_up_to(parent, config) if parent else []), kind]
 
 
 def finished(kind: str, config: Config) -> Run:
@@ -230,8 +236,8 @@ def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
     return run_for(kind, config), load_images(config)
 
 
-def _sample_images(packed: PackedImages, count: int = 8) -> Tensor:
-    return images_of(packed, packed.val_rows[:count])
+def _sample_images(packed: PackedImages) -> Tensor:
+    return images_of(packed, packed.val_rows[:8])
 
 
 def _shown(run: Run, view: View | None) -> Run:
@@ -252,7 +258,8 @@ def train_kmeans(config: Config, view: View | None = None) -> Run:
     if is_main_process():  # the others find the codebook in its file
         vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
         centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
-        _save_array(run.folder / "codebook.npy", centres.numpy())
+        with written_whole(run.folder / "codebook.npy") as file:
+            np.save(file, centres.numpy())
         figures = {"inertia": inertia(vectors, centres), "vectors": len(vectors)}
     return _finish(run, module, figures)
 
@@ -281,6 +288,7 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
         with fitting(start):
             module.load_state_dict(module.state_dict() | state["model"])
         module.steps_before.fill_(state["steps_done"])
+        module.usage.zero_()  # what Phase 1 has counted since its last picture
     elif config.quantizer.init == "kmeans":
         start_from_kmeans(module, finished("kmeans", config))
     steps = int(module.steps_before) + config.phase2.steps
@@ -346,33 +354,26 @@ def collect_latents(model: VQVAEModel, packed: PackedImages, config: Config) -> 
 
 
 @torch.no_grad()
-def extract_codes(run: Run, config: Config, batch: int = 64, flipped: bool = False) -> UInt16[np.ndarray, "n h w"]:
+def extract_codes(run: Run, config: Config, flipped: bool = False) -> UInt16[np.ndarray, "n h w"]:
     """Codes of all packed images (or of their mirror images) by a run's best autoencoder.
 
     Computed once and kept in `codes.npy` (`codes-flipped.npy`) of the run.
     """
-    path, packed = run.folder / ("codes-flipped.npy" if flipped else "codes.npy"), load_images(config)
-    known = path.is_file() and path.stat().st_mtime >= (packed.folder / "images.npy").stat().st_mtime
-    if is_main_process() and not known:
-        _write_codes(path, run, packed, config, batch, flipped)
+    path = run.folder / ("codes-flipped.npy" if flipped else "codes.npy")
+    if is_main_process() and not path.is_file():
+        _write_codes(path, run, load_images(config), config, flipped)
     barrier()
     return np.load(path)
 
 
-def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, batch: int, flipped: bool) -> None:
+def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, flipped: bool) -> None:
     device = pick_device(config)
     with torch.random.fork_rng(devices=[]):  # a training draws the same whether the codes were there or not
         model = VQVAEModel.load(run.best).to(device)
-    batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // batch))
+    batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // 64))
     parts = []
     for rows in tqdm(batches, desc="codes of flipped images" if flipped else "codes", unit="batch", leave=False):
         x = images_of(packed, rows).to(device)
         parts.append(model.encode(x.flip(-1) if flipped else x).cpu().numpy())
-    _save_array(path, np.concatenate(parts).astype(np.uint16))
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    """Whole or not at all under its final name."""
-    draft = path.with_suffix(".part.npy")
-    np.save(draft, array)
-    draft.replace(path)
+    with written_whole(path) as file:
+        np.save(file, np.concatenate(parts).astype(np.uint16))

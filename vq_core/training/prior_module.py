@@ -4,15 +4,13 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vq_core.config import Config, config_from_dict
-from vq_core.data.datamodule import enough_images, stretch_loader, val_loader
+from vq_core.data.datamodule import RowsDataModule
 from vq_core.models import CodeTransformer
 from vq_core.training.ranks import total
 from vq_core.training.runs import PRIORS
@@ -23,7 +21,7 @@ PriorKind = Literal["prior", "masked"]  # runs.PRIORS
 Sequences = Int64[Tensor, "b n"]
 
 
-class CodesDataModule(L.LightningDataModule):
+class CodesDataModule(RowsDataModule):
     """Training and validation batches of code sequences [b, n], from codes extracted once.
 
     Args:
@@ -32,22 +30,14 @@ class CodesDataModule(L.LightningDataModule):
     """
 
     def __init__(self, config: Config, codes: Int[Tensor, "2 count h w"], train_rows: Tensor, val_rows: Tensor) -> None:
-        super().__init__()
-        self.config, self.train_rows, self.val_rows = config, train_rows, val_rows
+        super().__init__(config, "prior.batch_size", config.prior.batch_size, train_rows, val_rows)
         self.codes = codes.flatten(2)
-        enough_images("prior.batch_size", config.prior.batch_size, len(train_rows), len(val_rows), config.train.devices)
-
-    def train_dataloader(self) -> DataLoader[int]:
-        return stretch_loader(self.trainer, self.train_rows, self.config.prior.batch_size)
-
-    def val_dataloader(self) -> DataLoader[int]:
-        return val_loader(self.trainer, self.val_rows, self.config.prior.batch_size)
 
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Sequences:
         flipped = torch.zeros(len(batch), dtype=torch.long)
-        if self.trainer is not None and self.trainer.training:
-            module: Any = self.trainer.lightning_module
-            rank, world = self.trainer.global_rank, self.trainer.world_size
+        trainer, module = self._fitting()
+        if trainer.training:
+            rank, world = trainer.global_rank, trainer.world_size
             draw = torch.rand(len(batch) * world, generator=torch.Generator().manual_seed(module.batch_seed(0)))[
                 rank::world
             ]
@@ -119,11 +109,6 @@ class PriorModel(StepModule):
         bits = self.mean_bits(codes, masks).mean()
         self.manual_backward(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))
-
-    def players(self) -> list[tuple[Any, list[torch.nn.Parameter]]]:
-        optimizers: Any = self.optimizers()
-        parts = [[p for group in o.param_groups for p in group["params"]] for o in optimizers]
-        return list(zip(optimizers, parts, strict=True))
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1

@@ -17,32 +17,48 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vq_core.config import Config, data_dir
+from vq_core.training.state import written_whole
 
 Split = Literal["train", "val"]
 PRIORS = ("prior", "masked")  # kinds of runs that learn codes
-# Settings that decide what each kind of run computes; the rest (logging, device, sweep …) does not change its name.
-_GROUPS = {
-    "kmeans": ("model", "kmeans", "loss", "optim", "phase1", "train", "data"),
-    "phase1": ("model", "quantizer", "loss", "optim", "phase1", "train", "data"),
-    "phase2": ("model", "quantizer", "loss", "discriminator", "optim", "phase2", "train", "data"),
-    "prior": ("model", "prior", "optim", "data"),
-}
-_GROUPS["masked"] = _GROUPS["prior"]
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
 _HABITS = {"device", "devices", "bad_steps", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
 _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
-_IGNORED = {
+_NONE: set[str] = set()
+# Of each kind of run, the groups of settings that decide what it computes, each without the keys that do not; the
+# other groups (sweep …) do not change its name.
+_GROUPS: dict[str, dict[str, set[str]]] = {
     "kmeans": {
-        "data": _CLEANING,
-        "train": _HABITS | {"patience"},
+        "model": _NONE,
+        "kmeans": _NONE,
         "loss": _GAN | {"vq", "commit"},
+        "optim": _NONE,
         "phase1": {"steps"},
+        "train": _HABITS,
+        "data": _CLEANING,
     },
-    "phase1": {"data": _CLEANING, "train": _HABITS, "loss": _GAN},
-    "phase2": {"data": _CLEANING, "train": _HABITS},
-    "prior": {"data": _CLEANING},
-    "masked": {"data": _CLEANING},
+    "phase1": {
+        "model": _NONE,
+        "quantizer": _NONE,
+        "loss": _GAN,
+        "optim": _NONE,
+        "phase1": _NONE,
+        "train": _HABITS,
+        "data": _CLEANING,
+    },
+    "phase2": {
+        "model": _NONE,
+        "quantizer": _NONE,
+        "loss": _NONE,
+        "discriminator": _NONE,
+        "optim": _NONE,
+        "phase2": _NONE,
+        "train": _HABITS,
+        "data": _CLEANING,
+    },
+    "prior": {"model": _NONE, "prior": _NONE, "optim": _NONE, "data": _CLEANING},
 }
+_GROUPS["masked"] = _GROUPS["prior"]
 
 
 class RunError(RuntimeError):
@@ -92,9 +108,8 @@ class Run:
         """Add figures to `result.json`."""
         path = self.folder / "result.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps(known | figures, indent=2, ensure_ascii=False), encoding="utf-8")
-        draft.replace(path)
+        with written_whole(path) as file:
+            file.write(json.dumps(known | figures, indent=2, ensure_ascii=False).encode())
 
     def config(self) -> dict[str, Any]:
         """All settings that the run was started with."""
@@ -126,9 +141,8 @@ class Run:
             path = self.folder / name
             if path.is_file():
                 kept = [json.dumps(row) + "\n" for row in _read_lines(path) if row["step"] <= step]
-                draft = path.with_suffix(".part")
-                draft.write_text("".join(kept), encoding="utf-8")
-                draft.replace(path)
+                with written_whole(path) as file:
+                    file.write("".join(kept).encode())
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -145,16 +159,18 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def relevant_settings(kind: str, tree: dict[str, Any]) -> dict[str, Any]:
     """Of all settings, as nested plain values, those that decide what a kind of run computes."""
     relevant: dict[str, Any] = {"seed": tree["seed"]}
-    for group in _GROUPS[kind]:
-        ignored = _IGNORED[kind].get(group, set())
+    for group, ignored in _GROUPS[kind].items():
         relevant[group] = {key: value for key, value in tree[group].items() if key not in ignored}
     return relevant
 
 
 def find_run(kind: str, config: Config, fingerprint: str, parent: Run | None = None) -> Run:
     """The run folder that these settings, data and parent run lead to, whether it exists or not."""
-    relevant: dict[str, Any] = {"data": fingerprint, "parent": parent.name if parent else None}
-    relevant |= relevant_settings(kind, config.model_dump(mode="json"))
+    relevant = {
+        "fingerprint": fingerprint,
+        "parent": parent.name if parent else None,
+        "settings": relevant_settings(kind, config.model_dump(mode="json")),
+    }
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     return Run(data_dir() / "runs" / f"{kind}-{config.profile}-{digest}")
 

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,19 +18,29 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged or of another kind; the message names the file."""
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that `path` holds either the old file or the whole new one, never half of it."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its place at the end: `path` holds the old or the whole new one, never half."""
     draft = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
-            torch.save(state, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer ends a failed write with a RuntimeError of its own
+    except BaseException:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+        raise
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all. Raises `CheckpointError` where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch's writer ends a failed write with a RuntimeError of its own
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{path}: cannot be written ({reason}); the checkpoint before it is kept") from None

@@ -24,7 +24,7 @@ class StepModule(L.LightningModule):
     """Base of `VQVAEModel` and `PriorModel`.
 
     A sub-class sets `kind`, `total_steps`, `peak_lr`, `warmup_steps` and `monitor`, calls `finish_batch` at the end
-    of every training batch, and says with `players` which optimisers move.
+    of every training batch, and says with `players` which optimisers move, where these are not all.
     """
 
     kind: str
@@ -49,8 +49,7 @@ class StepModule(L.LightningModule):
         self.skipped = self.bad_in_a_row = 0  # steps without an update, because something was not finite
         self._batches = 0
         self._step_sums: dict[str, Tensor] = {}  # of the batches of this step
-        self._sums: dict[str, Tensor | int] = {}  # of the steps since the last log
-        self._count = 0
+        self._steps: dict[str, list[Tensor]] = {}  # of each step since the last log
         self._clock = (0, time.monotonic())
         self._plateau: ReduceLROnPlateau | None = None
         self._pending: dict[str, Any] | None = None
@@ -90,8 +89,7 @@ class StepModule(L.LightningModule):
         self.after_update(finite)
         if finite:
             for name, value in zip(self._step_sums, sums, strict=True):
-                self._sums[name] = self._sums.get(name, 0) + value / self.accumulate
-            self._count += 1
+                self._steps.setdefault(name, []).append(value / self.accumulate)
         self._count_bad_steps(finite)
         self._step_sums = {}
 
@@ -112,20 +110,18 @@ class StepModule(L.LightningModule):
             )
 
     def players(self) -> list[tuple[Any, list[nn.Parameter]]]:
-        """The optimisers that move in this step, each with its parameters: the model's, then the discriminator's."""
-        raise NotImplementedError
+        """The optimisers that move in this step, each with its parameters."""
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        return [(each, [p for group in each.param_groups for p in group["params"]]) for each in optimizers]
 
     def after_update(self, updated: bool) -> None:
         """Called after every step's update, or after it was skipped."""
 
-    @property
-    def batches_done(self) -> int:
-        """Training batches behind this one, over all that came before an interruption too."""
-        return self.steps_done * self.accumulate + self._batches % self.accumulate
-
     def batch_seed(self, purpose: int) -> int:
         """Seed of this batch's random numbers: a function of the seed, the batches before it and what they are for."""
-        return (self.config.seed * 1_000_003 + self.batches_done) * 64 + purpose
+        batches_done = self.steps_done * self.accumulate + self._batches % self.accumulate  # before a stop too
+        return (self.config.seed * 1_000_003 + batches_done) * 64 + purpose
 
     @property
     def at_step_boundary(self) -> bool:
@@ -150,7 +146,7 @@ class StepModule(L.LightningModule):
         if self._plateau is not None and self.steps_done > self.warmup_steps:
             return  # from here on the rate is the plateau scheduler's
         factor = self.learning_rate(self.steps_done) / self.peak_lr
-        for optimizer in self._optimizers():
+        for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
@@ -158,9 +154,6 @@ class StepModule(L.LightningModule):
     def _scaler(self) -> Any:
         """The gradient scaler of fp16; None at other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
-
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return self.trainer.optimizers
 
     @property
     def settled(self) -> bool:
@@ -185,12 +178,10 @@ class StepModule(L.LightningModule):
             logger.log_metrics(values, step=self.steps_done if step is None else step)
 
     def _log_train(self, images: int) -> None:
-        sums = (
-            torch.stack([torch.as_tensor(value) for value in self._sums.values()])
-            if self._sums
-            else torch.zeros(0, device=self.device)
-        )
-        means = dict(zip(self._sums, (total(sums) / (world_size() * max(1, self._count))).tolist(), strict=True))
+        # Each over the steps that had it: those of the GAN may begin in between.
+        mean = [torch.stack(values).mean() for values in self._steps.values()]
+        shared = total(torch.stack(mean) if mean else torch.zeros(0, device=self.device)) / world_size()
+        means = dict(zip(self._steps, shared.tolist(), strict=True))
         steps, since = self._clock
         now = time.monotonic()
         if self.steps_done > steps > 0:
@@ -199,9 +190,9 @@ class StepModule(L.LightningModule):
             )
         self.seconds += now - since
         self._clock = (self.steps_done, now)
-        for name, optimizer in zip(self.optimizer_names, self._optimizers(), strict=False):
+        for name, optimizer in zip(self.optimizer_names, self.trainer.optimizers, strict=False):
             means[f"lr{name}"] = optimizer.param_groups[0]["lr"]
-        self._sums, self._count = {}, 0
+        self._steps = {}
         self.record({f"train/{name}": value for name, value in means.items()})
 
     def finish_validation(self, values: dict[str, float]) -> None:
@@ -213,7 +204,7 @@ class StepModule(L.LightningModule):
         self.validations_since_best = 0 if self.improved else self.validations_since_best + 1
         if self._plateau is not None:
             self._plateau.step(values.get("rec", value))
-            main, *others = self._optimizers()
+            main, *others = self.trainer.optimizers
             share = main.param_groups[0]["lr"] / main.param_groups[0].get("initial_lr", self.peak_lr)
             for group in [group for optimizer in others for group in optimizer.param_groups]:
                 group["lr"] = share * group.get("initial_lr", group["lr"])
@@ -245,7 +236,7 @@ class StepModule(L.LightningModule):
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
             "model": model,
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
+            "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
             "plateau": self._plateau.state_dict() if self._plateau is not None else None,
             "scaler": self.trainer.precision_plugin.state_dict(),
             "rng": from_each(rng_state()),
@@ -263,7 +254,7 @@ class StepModule(L.LightningModule):
         self._clock = (self.steps_done, time.monotonic())
         if self.config.optim.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(
-                self._optimizers()[0],
+                self.trainer.optimizers[0],
                 factor=0.5,
                 patience=self.config.optim.plateau_patience,
                 min_lr=self.config.optim.lr_end,
@@ -273,7 +264,7 @@ class StepModule(L.LightningModule):
             if self.global_rank:  # else dropout would draw the same on every rank
                 torch.manual_seed(self.config.seed + self.global_rank)
             return
-        for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
+        for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self._plateau is not None:
             self._plateau.load_state_dict(state["plateau"])

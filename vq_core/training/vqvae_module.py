@@ -200,12 +200,8 @@ class VQVAEModel(StepModule):
         return torch.stack([weights[name] * term for name, term in optimised.items()]).sum()
 
     def players(self) -> list[tuple[Any, list[nn.Parameter]]]:
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        parts = [self._autoencoder_parameters()]
-        if self.adversary is not None and self.gan_weight > 0:
-            parts.append(list(self.adversary.parameters()))
-        return list(zip(optimizers, parts, strict=False))
+        """The autoencoder's optimiser and, once the GAN has begun, the discriminator's."""
+        return super().players()[: 2 if self.gan_weight > 0 else 1]
 
     def after_update(self, updated: bool) -> None:
         """The codebook moves with the weights."""
@@ -252,7 +248,7 @@ class VQVAEModel(StepModule):
         generator = torch.Generator().manual_seed(hash((self.config.seed, self.steps_done)) % 2**63)
         chosen = torch.randperm(len(worst), generator=generator)[: len(dead)].to(worst.device)
         self.quantizer.replace(dead, vectors[worst[chosen]])
-        self.record({"train/codes_reset": float(len(dead))})
+        self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the step under way
 
     # --- validation -----------------------------------------------------------------------------------------------
 
@@ -283,17 +279,13 @@ class VQVAEModel(StepModule):
 
     # --- optimisers -----------------------------------------------------------------------------------------------
 
-    def _autoencoder_parameters(self) -> list[nn.Parameter]:
-        parts = (self.encoder, self.to_codes, self.quantizer, self.from_codes, self.decoder)
-        return [parameter for part in parts for parameter in part.parameters()]
-
     def configure_optimizers(self) -> Any:
         optim, disc = self.config.optim, self.config.discriminator
         maker = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
         fused = {"fused": self.device.type == "cuda"}
-        main = maker(
-            self._autoencoder_parameters(), self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused
-        )
+        parts = (self.encoder, self.to_codes, self.quantizer, self.from_codes, self.decoder)
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        main = maker(parameters, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused)
         optimizers = [main]
         if self.adversary is not None:
             optimizers.append(maker(self.adversary.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused))
