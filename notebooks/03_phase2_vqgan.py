@@ -178,7 +178,7 @@ plots.usage_histogram({"phase 1": first[-1]}, other=("phase 2", second[-1]))
 # %% tags=["nbval-check-output"]
 weights = run.curve("train/gan_weight")[1]
 assert run.done and run.best.is_file()
-assert all(weights > 0) and all(weights <= config.loss.gan * 1.001)
+assert all(weights > 0) and all(weights <= config.loss.gan * max(1, config.loss.gan_adaptive) * 1.001)
 assert figures["Phase 2"]["psnr"] > figures["Phase 1"]["psnr"] - 2
 assert figures["Phase 2"]["codes_used"] > 0.5
 print("phase 2: all checks passed")

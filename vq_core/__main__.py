@@ -23,7 +23,6 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         # Imported late: --help and mistakes in settings need not wait for torch.
-        from vq_core.data.ingest import DataError
         from vq_core.training.callbacks import Stopped
         from vq_core.training.losses import MissingWeights
         from vq_core.training.ranks import is_main_process
@@ -32,15 +31,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 
         try:
             command(config=config, **options)
-        except (
-            DataError,
-            RunError,
-            CheckpointError,
-            MissingWeights,
-            FloatingPointError,
-            ValueError,
-            IndexError,
-        ) as error:
+        except (RunError, CheckpointError, MissingWeights, FloatingPointError, ValueError, IndexError) as error:
             if isinstance(error, FloatingPointError) and not is_main_process():
                 sys.exit(0)  # raised by all alike; a status of one's own would have the others killed
             raise click.ClickException(str(error)) from None

@@ -25,8 +25,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vq_core.config import Config
 from vq_core.data.datamodule import prepare_images, processed_dir
 from vq_core.data.ingest import DataError, load_packed
+from vq_core.evaluation.experiments import sweep, table
 from vq_core.training.callbacks import RunView
-from vq_core.training.phases import TRAININGS, finished, run_for
+from vq_core.training.phases import TRAININGS, finished, run_for, stages_up_to
 from vq_core.training.prior_module import CodesDataModule, PriorModel, random_masks
 from vq_core.training.runs import Run, RunError, all_runs
 from vq_core.training.state import CheckpointError, load_checkpoint, save_checkpoint
@@ -385,6 +386,19 @@ def test_other_images_lead_to_another_folder(tmp_path: Path, monkeypatch: pytest
     assert len({run.folder for run in (drawn, other, own, more)}) == 4
     (tmp_path / "raw" / pictures[0].name).rename(tmp_path / "raw" / "zzz.png")
     assert run() == more
+
+
+def test_the_sweep_trains_what_its_start_needs(place: Path) -> None:
+    short = ("sweep.steps=1", "sweep.num_codes=[8]", "sweep.perceptual=[]", "sweep.gan=[0.2]")
+    runs = sweep(settings(*short, "quantizer.init=kaiming"))
+    assert list(runs) == ["as configured", "with GAN", "K=8", "λ_gan=0.2"]
+    assert [run.kind for run in runs.values()] == ["phase1", "phase2", "phase1", "phase2"]
+    assert {run.kind for run in all_runs()} == {"phase1", "phase2"} and len(all_runs()) == 4
+    assert all(run.result()["psnr"] > 0 and run.result()["steps"] == 1 for run in runs.values())
+    assert [row["run"] for row in table(runs.values())] == [run.name for run in runs.values()]
+    clustered = stages_up_to("phase2", settings())
+    assert clustered == ["kmeans", "phase1", "phase2"]
+    assert stages_up_to("prior", settings(*FROM_SCRATCH)) == ["phase2", "prior"]
 
 
 @pytest.mark.parametrize(

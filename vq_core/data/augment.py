@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from vq_core.config import DataConfig
-
-_LUMA = (0.2989, 0.587, 0.114)
 
 
 def to_float(x: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
@@ -43,18 +42,13 @@ def augment(
     factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)
     x = torch.where(draw[0] < config.flip, x.flip(-1), x)
     x = ((x + 1) / 2 * factors[0]).clamp(0, 1)
-    x = _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), factors[1])
-    x = _blend(x, _grey(x), factors[2])
+    x = _blend(x, rgb_to_grayscale(x).mean((1, 2, 3), keepdim=True), factors[1])
+    x = _blend(x, rgb_to_grayscale(x), factors[2])
     return x * 2 - 1
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return (factor * x + (1 - factor) * other).clamp(0, 1)
-
-
-def _grey(x: Tensor) -> Tensor:
-    red, green, blue = _LUMA
-    return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]
 
 
 def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:

@@ -46,22 +46,19 @@ def codebook_fit(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) 
 CodeGrids = Integer[np.ndarray, "n h w"]
 
 
-def code_patches(
-    packed: PackedImages, codes: CodeGrids, code: int, count: int, margin: int = 1
-) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """Image patches that map to a code, with `margin` grid cells around each; at most one per image.
+def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) -> list[UInt8[np.ndarray, "s s 3"]]:
+    """Image patches that map to a code, with one grid cell around each; at most one per image.
 
     Of fewer than `count` occurrences all are given. What lies beyond an image's rim repeats its last pixels.
     """
     cell = packed.images.shape[1] // codes.shape[1]
     images, rows, columns = np.nonzero(codes == code)
     _, first = np.unique(images, return_index=True)
-    around, side = margin * cell, (2 * margin + 1) * cell
     patches = []
     for n in first[:count]:
-        padded = np.pad(packed.images[images[n]], ((around, around), (around, around), (0, 0)), mode="edge")
+        padded = np.pad(packed.images[images[n]], ((cell, cell), (cell, cell), (0, 0)), mode="edge")
         top, left = rows[n] * cell, columns[n] * cell
-        patches.append(padded[top : top + side, left : left + side])
+        patches.append(padded[top : top + 3 * cell, left : left + 3 * cell])
     return patches
 
 
@@ -92,10 +89,10 @@ def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UIn
     return np.stack(typical)
 
 
-def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int, images: int = 500) -> UInt8[np.ndarray, "k 3"]:
-    """The mean colour of the image cells that map to each code, over some images; grey for codes not among them."""
-    cells = cell_means(packed.images[:images], codes.shape[1]).reshape(-1, 3)
-    flat = codes[:images].ravel()
+def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int) -> UInt8[np.ndarray, "k 3"]:
+    """The mean colour of the image cells that map to each code, over 500 images; grey for codes not among them."""
+    cells = cell_means(packed.images[:500], codes.shape[1]).reshape(-1, 3)
+    flat = codes[:500].ravel()
     counts = np.bincount(flat, minlength=num_codes)
     sums = np.stack([np.bincount(flat, weights=cells[:, channel], minlength=num_codes) for channel in range(3)], axis=1)
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 128).astype(np.uint8)
@@ -131,22 +128,21 @@ class Probe:
     """How well a linear classifier reads one attribute off the codes of held-out avatars."""
 
     attribute: str
-    classes: int  # of the training avatars
     accuracy: float
     majority: float  # what always saying the most frequent value reaches
 
 
 def linear_probes(
-    features: Float[np.ndarray, "n d"], attributes: dict[str, list[str]], packed: PackedImages, components: int = 128
+    features: Float[np.ndarray, "n d"], attributes: dict[str, list[str]], packed: PackedImages
 ) -> list[Probe]:
     """Fit a logistic regression per attribute on training avatars and score it on validation avatars.
 
-    Features (the code vectors of all positions, flattened) are first reduced by PCA. Best first. Avatars whose
-    attribute is unknown ("") are left out, and attributes with fewer than two known values.
+    Features (the code vectors of all positions, flattened) are first reduced to 128 components by PCA. Best first.
+    Avatars whose attribute is unknown ("") are left out, and attributes with fewer than two known values.
     """
     train, val = packed.train_rows, packed.val_rows
     reduce = make_pipeline(
-        PCA(min(components, len(train) - 1, features.shape[1]), random_state=0, svd_solver="randomized"),
+        PCA(min(128, len(train) - 1, features.shape[1]), random_state=0, svd_solver="randomized"),
         StandardScaler(),
     )
     x_train, x_val = reduce.fit_transform(features[train]), reduce.transform(features[val])
@@ -161,5 +157,5 @@ def linear_probes(
         model = LogisticRegression(max_iter=200, C=0.1).fit(x_known, y_known)
         guess = DummyClassifier().fit(x_known, y_known)
         scores = [float(fitted.score(x_val[asked], y_val[asked])) for fitted in (model, guess)]
-        probes.append(Probe(name, len(set(y_known)), *scores))
+        probes.append(Probe(name, *scores))
     return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)

@@ -79,10 +79,10 @@ def _counts(keys: np.ndarray, codes: np.ndarray) -> tuple[Counter[tuple[int, int
     return Counter(zip(keys.tolist(), codes.tolist(), strict=True)), Counter(keys.tolist())
 
 
-def _mixture(p: np.ndarray, iterations: int = 100) -> np.ndarray:
+def _mixture(p: np.ndarray) -> np.ndarray:
     """Weights [m] of the likeliest mixture of m models, from their probabilities of what was seen [m, N]."""
     weights = np.full(len(p), 1 / len(p))
-    for _ in range(iterations if p.size else 0):
+    for _ in range(100 if p.size else 0):
         shares = weights[:, None] * p
         weights = (shares / shares.sum(axis=0)).mean(axis=1)
     weights[0] = max(weights[0], 1e-6)  # only the unigram gives every code a chance

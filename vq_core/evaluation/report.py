@@ -26,7 +26,7 @@ from vq_core.training.vqvae_module import VQVAEModel
 
 @torch.no_grad()
 def reconstruction_figures(
-    model: VQVAEModel, packed: PackedImages, lpips_net: PerceptualLoss | None = None, batch: int = 32
+    model: VQVAEModel, packed: PackedImages, lpips_net: PerceptualLoss | None = None
 ) -> dict[str, float]:
     """PSNR, SSIM, L1, sharpness, codes used and perplexity on all validation images; LPIPS where a network is given.
 
@@ -37,8 +37,8 @@ def reconstruction_figures(
     parts: dict[str, list[Tensor]] = {}
     counts = torch.zeros(model.config.model.num_codes)
     rows = packed.val_rows
-    for start in range(0, len(rows), batch):
-        x = images_of(packed, rows[start : start + batch]).to(device)
+    for some in np.array_split(rows, -(-len(rows) // 32)):
+        x = images_of(packed, some).to(device)
         out = model.reconstruct(x)
         figures = {
             "psnr": psnr(out.x_rec, x),
@@ -64,12 +64,10 @@ def reconstruction_figures(
 
 
 @torch.no_grad()
-def reconstruct_held_out(
-    model: VQVAEModel, packed: PackedImages, count: int = 2000, batch: int = 64
-) -> Float[Tensor, "b 3 h w"]:
+def reconstruct_held_out(model: VQVAEModel, packed: PackedImages, count: int = 2000) -> Float[Tensor, "b 3 h w"]:
     """Reconstructions of the first held-out images, on the CPU."""
     rows = packed.val_rows[:count]
-    parts = np.array_split(rows, -(-len(rows) // batch))
+    parts = np.array_split(rows, -(-len(rows) // 64))
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
 
 

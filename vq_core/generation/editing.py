@@ -131,18 +131,16 @@ def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[T
 
 
 @torch.no_grad()
-def exchange_likely(
-    prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int, groups: int = 16
-) -> Int64[Tensor, "steps h w"]:
+def exchange_likely(prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int) -> Int64[Tensor, "steps h w"]:
     """From codes a to b [1, h, w] like `exchange_codes`, but in the order that the masked prior finds likely.
 
     At each step those positions change over where b's code gains most over a's, given the codes that stand elsewhere:
-    log p(b_i | rest) − log p(a_i | rest). The rest is all but the position's group; `groups` sets of positions,
+    log p(b_i | rest) − log p(a_i | rest). The rest is all but the position's group; 16 sets of positions,
     scattered over the grid, are hidden in turn, so that a step costs one batch of so many grids.
     """
     if prior.causal:
         raise ValueError("prior must be the masked one")
-    training, n, device = prior.training, a[0].numel(), a.device
+    training, n, device, groups = prior.training, a[0].numel(), a.device, 16
     prior.eval()
     start, end = a.flatten(), b.flatten()
     frames, now = [a], start.clone()

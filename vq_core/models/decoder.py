@@ -58,8 +58,7 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
         # Each 3×3 convolution reaches one of its pixels further, which is 1/2^level of a cell; attention everywhere.
-        convolutions = [1 + 2 * res_blocks, *[1 + 2 * res_blocks] * len(channels)]
-        cells = sum(count / 2**level for level, count in enumerate(convolutions)) + 1 / 2 ** len(channels)
+        cells = sum((1 + 2 * res_blocks) / 2**level for level in range(len(channels) + 1)) + 1 / 2 ** len(channels)
         if upsample == "bilinear":
             cells += sum(0.5 / 2**level for level in range(len(channels)))
         self.reach = float("inf") if attention_levels else cells

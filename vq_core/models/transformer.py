@@ -5,13 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-
-class KeyValueCache:
-    """Keys and values of the positions already seen, for all layers: one tensor of a fixed size."""
-
-    def __init__(self, model: "CodeTransformer", batch: int) -> None:
-        shape = (len(model.blocks), 2, batch, model.heads, model.length, model.dim // model.heads)
-        self.layers = torch.empty(shape, device=model.head.weight.device, dtype=model.head.weight.dtype)
+Cache = Float[Tensor, "layers 2 b heads length e"]  # keys and values of the positions already seen
 
 
 class Block(nn.Module):
@@ -124,12 +118,12 @@ class CodeTransformer(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-    def cache(self, batch: int) -> KeyValueCache:
+    def cache(self, batch: int) -> Cache:
         """An empty cache for sampling so many grids at once."""
-        return KeyValueCache(self, batch)
+        return self.head.weight.new_empty(len(self.blocks), 2, batch, self.heads, self.length, self.dim // self.heads)
 
     def forward(
-        self, codes: Int64[Tensor, "b n"], cache: KeyValueCache | None = None, start: int = 0
+        self, codes: Int64[Tensor, "b n"], cache: Cache | None = None, start: int = 0
     ) -> Float[Tensor, "b m k"]:
         """Logits of positions `start` … n − 1 (without a cache: of all, which is what training uses).
 
@@ -141,7 +135,7 @@ class CodeTransformer(nn.Module):
         """
         x = self._embed(codes, start)
         for number, block in enumerate(self.blocks):
-            x = block(x, cache.layers[number] if cache is not None else None, start)
+            x = block(x, cache[number] if cache is not None else None, start)
         x = self.norm(x)
         return self.head(x).float() + (self.to_looks(x) @ self.looks[:-1].T).float()
 

@@ -96,9 +96,9 @@ def zoom(pictures: Pictures, top: float, left: float, side: float) -> list[np.nd
     return [picture[y : y + s, x : x + s] for picture in pictures]
 
 
-def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0, height: float = 2.7) -> Figure:
+def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> Figure:
     """One panel per logged figure (name → title), one line per run; training dotted where validation is there too."""
-    fig, axes = figure(1, len(names), width, height)
+    fig, axes = figure(1, len(names), width, 2.7)
     for ax, (name, title) in zip(axes[0], names.items(), strict=True):
         for colour, (label, run) in zip((BLUE, ORANGE, GREEN, RED, GREY), runs.items(), strict=False):
             steps, values = run.curve(name)
@@ -110,23 +110,23 @@ def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0, hei
     return fig
 
 
-def lines(x: Sequence[float], series: dict[str, Sequence[float]], title: str, xlabel: str, log: bool = False) -> Figure:
+def lines(x: Sequence[float], series: dict[str, Sequence[float]], title: str, xlabel: str) -> Figure:
     """Several series over one axis."""
     fig, axes = figure(1, 1, 6, 2.7)
     for colour, (label, values) in zip((BLUE, ORANGE, GREEN, RED), series.items(), strict=False):
         axes[0][0].plot(x, values, color=colour, label=label)
-    axes[0][0].set(title=title, xlabel=xlabel, yscale="log" if log else "linear")
+    axes[0][0].set(title=title, xlabel=xlabel)
     axes[0][0].legend()
     return fig
 
 
-def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None, unit: str = "") -> Figure:
+def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None) -> Figure:
     """Horizontal bars with their numbers; a reference value per bar is drawn as a mark."""
     fig, axes = figure(1, 1, 7, 0.6 + 0.27 * len(values))
     ax, names = axes[0][0], list(values)
     ax.barh(names, list(values.values()), color=BLUE, height=0.7)
     for number, (name, value) in enumerate(values.items()):
-        ax.text(value, number, f" {value:.3g}{unit}", va="center", fontsize=8.5)
+        ax.text(value, number, f" {value:.3g}", va="center", fontsize=8.5)
         if reference:
             ax.plot([reference[name]] * 2, [number - 0.35, number + 0.35], color=RED, lw=2)
     ax.invert_yaxis()
@@ -302,16 +302,16 @@ def codebook_scatter(maps: Mapping[str, np.ndarray], colours: np.ndarray, counts
     return fig
 
 
-def heatmap(values: np.ndarray, title: str, background: np.ndarray | None = None) -> Figure:
-    """A grid of numbers as colours, beside the picture that it belongs to where one is given."""
-    fig, axes = figure(1, 2 if background is not None else 1, 7 if background is not None else 4, 3.1)
-    if background is not None:
-        axes[0][0].imshow(background)
-        axes[0][0].axis("off")
-    shown = axes[0][-1].imshow(values, cmap="magma")
-    axes[0][-1].grid(False)
-    axes[0][-1].set_title(title)
-    fig.colorbar(shown, ax=axes[0][-1])
+def heatmap(values: np.ndarray, title: str, picture: np.ndarray) -> Figure:
+    """A grid of numbers as colours, beside the picture that it belongs to."""
+    fig, axes = figure(1, 2, 7, 3.1)
+    beside, ax = axes[0]
+    beside.imshow(picture)
+    beside.axis("off")
+    shown = ax.imshow(values, cmap="magma")
+    ax.grid(False)
+    ax.set_title(title)
+    fig.colorbar(shown, ax=ax)
     return fig
 
 

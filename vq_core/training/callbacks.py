@@ -46,17 +46,12 @@ class Checkpoints(Callback):
     def __init__(self, run: Run) -> None:
         self.run = run
         self._asked = False  # this process, by a signal
-        self._stop = False  # all processes, at this step
+        self.stopped_together = False  # all processes agreed to; not after a second signal, which stops one at once
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
-
-    @property
-    def stopped_together(self) -> bool:
-        """Whether all processes agreed to stop; False after a second signal, at which one stops where it stands."""
-        return self._stop
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -75,19 +70,19 @@ class Checkpoints(Callback):
         self._after_step(trainer, module, True)
 
     def _after_step(self, trainer: L.Trainer, module: StepModule, save: bool) -> None:
-        if save or self._stop:
+        if save or self.stopped_together:
             self._save(trainer, module, "last.ckpt")
         if module.steps_done % module.config.train.checkpoint_every == 0:
             self._save(trainer, module, f"step={module.steps_done}.ckpt")
-        if self._stop:
+        if self.stopped_together:
             barrier()  # no process ends before the state is on the disk
             raise StoppedEarly
 
     def _agree(self, module: StepModule) -> None:
         """All processes stop at the same step, whichever of them was asked."""
-        self._stop = self._asked
+        self.stopped_together = self._asked
         if world_size() > 1:
-            self._stop = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
+            self.stopped_together = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()
@@ -172,8 +167,7 @@ class RunView(Callback):
         self.run, self.history = run, history
 
     def show_finished(self) -> None:
-        """Called instead of a training where there is nothing left to train."""
-        raise NotImplementedError
+        """Called instead of a training where there is nothing left to train, or to wait for."""
 
 
 class Bar(RunView):
@@ -182,9 +176,6 @@ class Bar(RunView):
     def __init__(self, run: Run, history: History) -> None:
         super().__init__(run, history)
         self.bar: tqdm | None = None
-
-    def show_finished(self) -> None:
-        """Nothing: there is nothing to wait for."""
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.bar = tqdm(
