@@ -30,13 +30,19 @@ def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
 
 
 def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
-    """One row per finished run (of all, where none are given): its name, the settings compared, its figures."""
-    rows = []
-    for run in all_runs() if runs is None else runs:
+    """One row per finished run (of all, where none are given): its name, the settings compared, its figures.
+
+    Where they were trained on different images, the start of these images' fingerprint: figures of different ones do
+    not compare.
+    """
+    rows, runs = [], all_runs() if runs is None else list(runs)
+    several = len({run.result()["data"] for run in runs}) > 1
+    for run in runs:
         config, result = run.config(), run.result()
         settings = {label: config[group][key] for label, (group, key) in SETTINGS.items()}
         if run.kind != "phase2":
             settings.pop("λ_gan")
+        settings |= {"data": result["data"][:6]} if several else {}
         rows.append({"run": run.name} | settings | {name: result[name] for name in FIGURES if name in result})
     return rows
 

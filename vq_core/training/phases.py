@@ -204,6 +204,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
         {
             "kind": run.kind,
             "profile": module.config.profile,
+            "data": load_images(module.config).fingerprint,
             "steps": module.steps_done,
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
