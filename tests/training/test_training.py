@@ -396,6 +396,9 @@ def test_the_sweep_trains_what_its_start_needs(place: Path) -> None:
     assert {run.kind for run in all_runs()} == {"phase1", "phase2"} and len(all_runs()) == 4
     assert all(run.result()["psnr"] > 0 and run.result()["steps"] == 1 for run in runs.values())
     assert [row["run"] for row in table(runs.values())] == [run.name for run in runs.values()]
+    assert not any("data" in row for row in table())
+    runs["K=8"].update_result({"data": "0123456789abcdef"})  # as if trained on other images
+    assert {row["data"] for row in table()} == {"012345", load_packed(processed_dir(settings())).fingerprint[:6]}
     clustered = stages_up_to("phase2", settings())
     assert clustered == ["kmeans", "phase1", "phase2"]
     assert stages_up_to("prior", settings(*FROM_SCRATCH)) == ["phase2", "prior"]

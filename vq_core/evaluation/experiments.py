@@ -36,13 +36,13 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
     not compare.
     """
     rows, runs = [], all_runs() if runs is None else list(runs)
-    several = len({run.result()["data"] for run in runs}) > 1
+    several = len({run.result().get("data") for run in runs}) > 1
     for run in runs:
         config, result = run.config(), run.result()
         settings = {label: config[group][key] for label, (group, key) in SETTINGS.items()}
         if run.kind != "phase2":
             settings.pop("λ_gan")
-        settings |= {"data": result["data"][:6]} if several else {}
+        settings |= {"data": str(result.get("data"))[:6]} if several else {}
         rows.append({"run": run.name} | settings | {name: result[name] for name in FIGURES if name in result})
     return rows
 
