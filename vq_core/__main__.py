@@ -100,7 +100,11 @@ def train(config: Any, stage: str, resume: bool) -> None:
 @main.command()
 @click.option("--stage", type=click.Choice(["kmeans", "phase1", "phase2"]), default="phase2", show_default=True)
 @click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), default=None, help="Also LPIPS with this network.")
-@click.option("--fid", is_flag=True, help="Also FID and KID: floor, reconstructions and samples (top-p 0.9).")
+@click.option(
+    "--fid",
+    is_flag=True,
+    help="Also KID and, of 1,026 held-out images and more, FID: floor, reconstructions, samples (top-p 0.9).",
+)
 @click.option("--frechet", is_flag=True, help="The same two in SqueezeNet's features: a small download.")
 @_shared
 def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> None:
@@ -122,6 +126,7 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
     if lpips:
         figures = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in figures.items()}
     run.update_result(figures)
+    _echo(figures)
     if nets:
         samples = None
         if stage == "phase2" and run_for("prior", config).done:
@@ -129,9 +134,7 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
             samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
         distances = distance_figures(model, packed, nets, samples)
         run.update_result(distances)
-        figures |= distances
-    for name, value in figures.items():
-        click.echo(f"  {name}: {value:.4f}")
+        _echo(distances)
     half = len(packed.val_rows) // 2
     if nets and half < FEW:
         click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out ones, here are {half}")
@@ -338,6 +341,11 @@ def workbook(profile: str | None, only: str | None, out: Path | None) -> None:
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, profile, only)
+
+
+def _echo(figures: dict[str, float]) -> None:
+    for name, value in figures.items():
+        click.echo(f"  {name}: {value:.4f}")
 
 
 def _prior(kind: Literal["prior", "masked"], config: Any) -> Any:

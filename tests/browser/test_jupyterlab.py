@@ -5,6 +5,7 @@ Pictures of what was seen go to the folder that VQ_SCREENSHOTS names, where it i
 
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import nbformat
 import pytest
 from opened import Lab, OpenNotebook, source
 from PIL import Image
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 Opener = Callable[[str], OpenNotebook]
 NAMES = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
@@ -148,16 +149,16 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     output = widget_cell(notebook, "CodeEditor(")
     canvas, atlas = output.locator(".vq-cells").first, output.locator(".vq-cells").last
     output.get_by_role("button", name="choose none").click()
-    output.get_by_text("0 cells chosen").wait_for()
+    output.get_by_text(re.compile(r"^0 cells chosen")).wait_for()
     unchosen = at_rest(canvas)
     click_at(canvas, 0.5, 0.4)
-    output.get_by_text("1 cell chosen").wait_for()
+    output.get_by_text(re.compile(r"^1 cell chosen")).wait_for()
     chosen = changed(canvas, unchosen)
     drag(canvas, (0.3, 0.2), (0.7, 0.2))
-    output.get_by_text("9 cells chosen").wait_for()
+    output.get_by_text(re.compile(r"^9 cells chosen")).wait_for()
     dragged = changed(canvas, chosen)
     click_at(atlas, 0.1, 0.05)
-    notebook.page.wait_for_timeout(500)
+    expect(output.locator("input[type=number]")).not_to_have_value("0", timeout=60_000)
     output.get_by_role("button", name="set code").click()
     painted = changed(canvas, dragged)
     output.get_by_role("button", name="undo").click()
@@ -167,7 +168,7 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
 
     output.locator("select").first.select_option("avatar 2")
     output.get_by_role("button", name="choose none").click()
-    output.get_by_text("0 cells chosen").wait_for()
+    output.get_by_text(re.compile(r"^0 cells chosen")).wait_for()
     another = changed(canvas, painted)
     drag(canvas, (0.28, 0.47), (0.72, 0.47), (0.72, 0.53), (0.28, 0.53), (0.28, 0.59), (0.72, 0.59))  # its eyes
     eyes = changed(canvas, another)

@@ -378,6 +378,16 @@ def test_a_damaged_result_is_refused_and_made_anew(raw: Path, config: DataConfig
     assert same(run(raw, config), run(raw, config, "scratch"))
 
 
+def test_what_another_version_has_packed_is_packed_again(raw: Path, config: DataConfig) -> None:
+    fill(raw, range(4))
+    packed = run(raw, config)
+    meta = packed.folder / "meta.json"
+    meta.write_text(meta.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(DataError, match="prepared by another version; run the notebook 00_data_prep again"):
+        load_packed(packed.folder)
+    assert same(run(raw, config), packed)
+
+
 def test_nothing_usable_is_an_error_of_one_line(raw: Path, config: DataConfig) -> None:
     with pytest.raises(DataError, match="no such folder"):
         run(raw / "missing", config)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
 from small_runs import FROM_SCRATCH, NO_AUGMENTATION, SETTINGS, VECTORS_PER_STEP, fresh_copy, settings, the_run, view
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,10 +28,10 @@ from vq_core.data.datamodule import prepare_images, processed_dir
 from vq_core.data.ingest import DataError, load_packed
 from vq_core.evaluation.experiments import sweep, table
 from vq_core.training.callbacks import RunView
-from vq_core.training.phases import TRAININGS, finished, run_for, stages_up_to
+from vq_core.training.phases import TRAININGS, extract_codes, finished, run_for, stages_up_to
 from vq_core.training.prior_module import CodesDataModule, PriorModel, random_masks
 from vq_core.training.runs import Run, RunError, all_runs
-from vq_core.training.state import CheckpointError, load_checkpoint, save_checkpoint
+from vq_core.training.state import CheckpointError, load_checkpoint, save_array, save_checkpoint
 from vq_core.training.vqvae_module import VQVAEModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
@@ -388,6 +389,31 @@ def test_other_images_lead_to_another_folder(tmp_path: Path, monkeypatch: pytest
     assert run() == more
 
 
+def test_images_that_come_while_training_change_nothing(place: Path) -> None:
+    fingerprint = load_packed(processed_dir(settings())).fingerprint
+
+    class Downloads(Callback):
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            (place / "raw").mkdir()
+            Image.new("RGB", (64, 64)).save(place / "raw" / "mine.png")
+
+    run = TRAININGS["kmeans"](settings(), view(Downloads()))
+    assert run.done and run.result()["data"] == fingerprint
+
+
+def test_codes_of_other_images_than_the_runs_are_refused(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of packed images may be brought up to date under a notebook that is open."""
+    data = fresh_copy(story, tmp_path / "data", monkeypatch)
+    run = the_run(data, "phase2")
+    (run.folder / "codes.npy").unlink()
+    run.update_result({"data": "0123456789abcdef"})
+    with pytest.raises(RunError, match=f"holds other images by now than {run.name} was trained on"):
+        extract_codes(run, settings())
+    assert not (run.folder / "codes.npy").exists()
+
+
 def test_the_sweep_trains_what_its_start_needs(place: Path) -> None:
     short = ("sweep.steps=1", "sweep.num_codes=[8]", "sweep.perceptual=[]", "sweep.gan=[0.2]")
     runs = sweep(settings(*short, "quantizer.init=kaiming"))
@@ -502,7 +528,7 @@ def checkpoint_times(data: Path) -> list[int]:
 
 def test_killed_at_any_moment(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL at moments that nobody chose, most of them while a checkpoint is being written."""
-    busy = (*FROM_SCRATCH, "phase2.steps=120", "train.save_every=1", "train.val_every=50", "train.log_every=10")
+    busy = (*FROM_SCRATCH, "phase2.steps=200", "train.save_every=1", "train.val_every=50", "train.log_every=10")
     data = fresh_copy(prepared, tmp_path / "killed", monkeypatch)
     command = [sys.executable, "-m", "vq_core", "train", "phase2", "--profile", "smoke", *SETTINGS, *busy]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -518,10 +544,10 @@ def test_killed_at_any_moment(prepared: Path, tmp_path: Path, monkeypatch: pytes
         process.kill()
         assert process.wait() == -signal.SIGKILL
         reached.append(load_checkpoint(the_run(data, "phase2").last, ("phase2",))["steps_done"])
-    assert reached == sorted(set(reached)) and reached[-1] < 120
+    assert reached == sorted(set(reached)) and reached[-1] < 200
     run = TRAININGS["phase2"](settings(*busy))
     fresh_copy(prepared, tmp_path / "whole", monkeypatch)
-    assert_same_end(run, TRAININGS["phase2"](settings(*busy)), steps=120)
+    assert_same_end(run, TRAININGS["phase2"](settings(*busy)), steps=200)
 
 
 def test_many_interruptions(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,6 +807,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(path, ("phase1",))["value"] == 1 and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_leaves_the_array_before(tmp_path: Path) -> None:
+    path = tmp_path / "codes.npy"
+    save_array(path, np.arange(10))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, hard))
+    try:
+        for size in (5_900, 6_000, 7_000, 100_000):  # with its header the first is too large by a little
+            with pytest.raises(OSError, match="too large"):
+                save_array(path, np.zeros(size, dtype=np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert np.array_equal(np.load(path), np.arange(10)) and [p.name for p in tmp_path.iterdir()] == ["codes.npy"]
 
 
 KILLED = """

@@ -93,12 +93,14 @@ def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
     try:
         meta = json.loads((out / "meta.json").read_text(encoding="utf-8"))
         if meta["version"] != _VERSION:
-            raise ValueError("written by another version")
+            raise DataError(f"{out}: prepared by another version; run the notebook 00_data_prep again")
         images = np.load(out / "images.npy", mmap_mode="r")
         packed = PackedImages(out, images, _read_manifest(out / "manifest.csv"), meta["fingerprint"])
         if len(packed.kept) != len(images):
             raise ValueError("array and manifest differ")
         return packed, meta["settings"]
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{out}: no prepared images; run the notebook 00_data_prep first") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:

@@ -42,7 +42,7 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
         settings = {label: config[group][key] for label, (group, key) in SETTINGS.items()}
         if run.kind != "phase2":
             settings.pop("λ_gan")
-        settings |= {"data": str(result.get("data"))[:6]} if several else {}
+        settings |= {"data": result.get("data", "")[:6]} if several else {}
         rows.append({"run": run.name} | settings | {name: result[name] for name in FIGURES if name in result})
     return rows
 

@@ -88,6 +88,8 @@ def distance_figures(
         ValueError: fewer than 4 images in a half.
     """
     half = len(packed.val_rows) // 2
+    if half < 4:
+        raise ValueError(f"{len(packed.val_rows)} held-out images are too few for distances between their halves")
     first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
     sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}
     if samples is not None and len(samples) >= half:

@@ -55,6 +55,7 @@ class Checkpoints(Callback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
+            self.stopped_together = False
             raise StoppedEarly
         self._asked = True
 
@@ -80,9 +81,10 @@ class Checkpoints(Callback):
 
     def _agree(self, module: StepModule) -> None:
         """All processes stop at the same step, whichever of them was asked."""
-        self.stopped_together = self._asked
+        stop = self._asked
         if world_size() > 1:
-            self.stopped_together = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
+            stop = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
+        self.stopped_together = stop
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()

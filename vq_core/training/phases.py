@@ -36,7 +36,7 @@ from vq_core.training.kmeans_init import inertia, kmeans
 from vq_core.training.prior_module import CodesDataModule, PriorKind, PriorModel
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.runs import PRIORS, History, Run, RunError, find_run, relevant_settings
-from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings, written_whole
+from vq_core.training.state import fitting, load_checkpoint, refuse_other_settings, save_array
 from vq_core.training.step_module import StepModule
 from vq_core.training.vqvae_module import VQVAEModel
 
@@ -196,7 +196,7 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     )
 
 
-def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
+def _finish(run: Run, module: StepModule, packed: PackedImages, extra: dict[str, Any]) -> Run:
     best = load_checkpoint(run.best, (module.kind,))
     steps, spreads = run.curve(f"val/{module.monitor}_se")
     at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
@@ -204,7 +204,7 @@ def _finish(run: Run, module: StepModule, extra: dict[str, Any]) -> Run:
         {
             "kind": run.kind,
             "profile": module.config.profile,
-            "data": load_images(module.config).fingerprint,
+            "data": packed.fingerprint,
             "steps": module.steps_done,
             "best_step": best["steps_done"],
             **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
@@ -259,10 +259,9 @@ def train_kmeans(config: Config, view: View | None = None) -> Run:
     if is_main_process():  # the others find the codebook in its file
         vectors = collect_latents(VQVAEModel.load(run.best), packed, config)
         centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
-        with written_whole(run.folder / "codebook.npy") as file:
-            np.save(file, centres.numpy())
+        save_array(run.folder / "codebook.npy", centres.numpy())
         figures = {"inertia": inertia(vectors, centres), "vectors": len(vectors)}
-    return _finish(run, module, figures)
+    return _finish(run, module, packed, figures)
 
 
 def train_phase1(config: Config, view: View | None = None) -> Run:
@@ -274,7 +273,7 @@ def train_phase1(config: Config, view: View | None = None) -> Run:
     if config.quantizer.init == "kmeans":
         start_from_kmeans(module, finished("kmeans", config))
     fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
-    return _finish(run, module, {})
+    return _finish(run, module, packed, {})
 
 
 def train_phase2(config: Config, view: View | None = None) -> Run:
@@ -298,7 +297,7 @@ def train_phase2(config: Config, view: View | None = None) -> Run:
             f"loss.gan_start={config.loss.gan_start}: Phase 2 ends at step {steps}, its GAN would never start"
         )
     fit(run, module, AnimeDataModule(config, packed), view, _sample_images(packed))
-    return _finish(run, module, {})
+    return _finish(run, module, packed, {})
 
 
 def train_prior(config: Config, view: View | None = None, kind: PriorKind = "prior") -> Run:
@@ -313,7 +312,7 @@ def train_prior(config: Config, view: View | None = None, kind: PriorKind = "pri
     codes = np.stack([extract_codes(autoencoder, config, flipped=way) for way in (False, config.data.flip > 0)])
     train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
     fit(run, module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), train, val), view, None)
-    return _finish(run, module, {"parameters": sum(p.numel() for p in module.parameters())})
+    return _finish(run, module, packed, {"parameters": sum(p.numel() for p in module.parameters())})
 
 
 def train_masked(config: Config, view: View | None = None) -> Run:
@@ -368,6 +367,8 @@ def extract_codes(run: Run, config: Config, flipped: bool = False) -> UInt16[np.
 
 
 def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, flipped: bool) -> None:
+    if packed.fingerprint != run.result()["data"]:
+        raise RunError(f"{packed.folder}: holds other images by now than {run.name} was trained on; start again")
     device = pick_device(config)
     with torch.random.fork_rng(devices=[]):  # a training draws the same whether the codes were there or not
         model = VQVAEModel.load(run.best).to(device)
@@ -376,5 +377,4 @@ def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, fli
     for rows in tqdm(batches, desc="codes of flipped images" if flipped else "codes", unit="batch", leave=False):
         x = images_of(packed, rows).to(device)
         parts.append(model.encode(x.flip(-1) if flipped else x).cpu().numpy())
-    with written_whole(path) as file:
-        np.save(file, np.concatenate(parts).astype(np.uint16))
+    save_array(path, np.concatenate(parts).astype(np.uint16))

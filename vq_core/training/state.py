@@ -1,5 +1,6 @@
 """Checkpoints: everything that a run needs to go on exactly where it stopped, in one file of plain values."""
 
+import io
 import os
 import random
 import zipfile
@@ -32,6 +33,14 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file, whole or not at all. Raises `OSError` where it cannot be written."""
+    whole = io.BytesIO()  # to a file NumPy writes by a stream of its own, and does not tell when its end finds no room
+    np.save(whole, array)
+    with written_whole(path) as file:
+        file.write(whole.getbuffer())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
