@@ -220,24 +220,25 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # %% [markdown]
 # ## 12. Edits by hand
 #
-# A region copied from another avatar; a region painted with one code; one code replaced by another wherever it stands.
+# A region copied from another avatar, here the eyes; a region painted with one code, as a hair band in the colour of the
+# other's hair; codes replaced by another wherever they stand, here those of the background.
 
 # %% tags=["picture-edit"]
 one, other = given[:1], given[1:2]
-top = editing.region(side, (0, side // 4), (0, side))
-common, rarer = torch.bincount(one.flatten(), minlength=config.model.num_codes).topk(2).indices.tolist()
-changes = {
-    "copied": editing.copy_region(one, other, top),
-    "painted": editing.paint(one, top, common),
-    "replaced": editing.replace_code(one, common, rarer),
-}
+eyes = editing.region(side, (side * 7 // 16, side * 5 // 8), (side // 4, side * 3 // 4))
+band = editing.region(side, (side // 4, side * 5 // 16), (side // 4, side * 3 // 4))
+corner = editing.region(side, (0, side // 4), (0, side // 8))
+hair, sky = (int(other[:, cells].mode().values) for cells in (band, corner))
+changes = {"copied": editing.copy_region(one, other, eyes), "painted": editing.paint(one, band, hair), "replaced": one}
+for code in one[:, corner].unique().tolist():
+    changes["replaced"] = editing.replace_code(changes["replaced"], code, sky)
 edited = [editing.decode_edited(model, one, after) for after in changes.values()]
 edits = torch.cat([model.decode(torch.cat([one, other])), *edited])
 plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *changes], side=1.7)
 
 # %% [markdown]
-# **You should see** another's hair, a plain band, and a change of one shade; beyond the decoder's reach the first two
-# leave every pixel as it was.
+# **You should see** the other's eyes, a band of its hair's colour, and its background, but for a rim of cells that hold
+# a little of the hair; beyond the decoder's reach every pixel is as it was.
 
 # %% [markdown]
 # Now by hand. Click or drag over the avatar to choose cells; then set a code (chosen from all codes on the right), copy from
