@@ -27,7 +27,7 @@ from vq_core.training.phases import extract_codes, pick_device, train_phase1
 from vq_core.training.vqvae_module import VQVAEModel
 
 # %% [markdown]
-# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own (a changed `model` wants its own run of notebook 01 first).
+# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own (what the warm-up uses too, such as `model`, `data`, `phase1.lr` or `loss.perceptual`, wants its own run of notebook 01 first: write it there as well).
 
 # %% tags=["parameters"]
 config = load_config(active_profile(), [])

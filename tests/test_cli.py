@@ -138,6 +138,17 @@ def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.Mon
     assert {"fid_floor", "fid_samples", "kid_floor", "kid_samples_std"} <= figures.keys()
 
 
+def test_the_gpus_memory_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("vq_core.training.phases.finished", full)
+    result = call(folder, "sample", *TINY)
+    assert result.exit_code == 1 and result.output == (
+        "Error: the GPU's memory does not hold so much at once: ask for less\n"
+    )
+
+
 def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "processed", tmp_path / "processed")
     shutil.copytree(folder / "avatars", tmp_path / "avatars")

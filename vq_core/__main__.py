@@ -23,6 +23,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         # Imported late: --help and mistakes in settings need not wait for torch.
+        import torch
+
         from vq_core.training.callbacks import Stopped
         from vq_core.training.losses import MissingWeights
         from vq_core.training.ranks import is_main_process
@@ -35,6 +37,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(error, FloatingPointError) and not is_main_process():
                 sys.exit(0)  # raised by all alike; a status of one's own would have the others killed
             raise click.ClickException(str(error)) from None
+        except torch.cuda.OutOfMemoryError:
+            raise click.ClickException("the GPU's memory does not hold so much at once: ask for less") from None
         except OSError as error:  # a full disk, a folder that cannot be written
             where = f"{error.filename}: " if error.filename else ""
             saved = "; what was saved before is still there"
@@ -130,8 +134,12 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
     if nets:
         samples = None
         if stage == "phase2" and run_for("prior", config).done:
-            codes = sample_codes(_prior("prior", config), len(packed.val_rows) // 2, top_p=0.9, seed=config.seed)
-            samples = torch.cat([model.decode(part).cpu() for part in codes.split(64)])
+            prior, count = _prior("prior", config), len(packed.val_rows) // 2
+            sizes = [
+                min(256, count - start) for start in range(0, count, 256)
+            ]  # the cache of all would take 8 MB each in `full`
+            parts = [sample_codes(prior, n, top_p=0.9, seed=config.seed + i) for i, n in enumerate(sizes)]
+            samples = _decode(model, torch.cat(parts))
         distances = distance_figures(model, packed, nets, samples)
         run.update_result(distances)
         _echo(distances)
@@ -192,7 +200,7 @@ def sample(config: Any, count: int, way: str, steps: int, seed: int, **drawing: 
     else:
         run = finished("masked", config)
         codes = sampling.fill_codes(_prior("masked", config), count, seed=seed, steps=steps, **drawing)
-    images, packed = model.decode(codes), load_images(config)
+    images, packed = _decode(model, codes), load_images(config)
     new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
     name = f"samples-{way}-seed{seed}"
     _save(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
@@ -341,6 +349,13 @@ def workbook(profile: str | None, only: str | None, out: Path | None) -> None:
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, profile, only)
+
+
+def _decode(model: Any, codes: Any) -> Any:
+    """Images of many grids of codes, on the CPU: the GPU's memory would not hold all at once."""
+    import torch
+
+    return torch.cat([model.decode(part).cpu() for part in codes.split(64)])
 
 
 def _echo(figures: dict[str, float]) -> None:

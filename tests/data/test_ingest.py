@@ -113,6 +113,23 @@ def test_packs_all_pictures_in_an_order_of_their_content(raw: Path, config: Data
         assert (entry.width, entry.height) == (96, 96)
 
 
+def test_a_folder_that_cannot_be_read_is_set_aside(
+    raw: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(raw, range(4))
+    fill(raw / "closed", range(4, 6))
+    original = os.scandir
+
+    def scandir(folder: object) -> object:
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return original(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    packed = run(raw, config)
+    assert len(packed.kept) == 4 and packed.counts() == {"unreadable": 1} and reasons(packed)["closed"] == "unreadable"
+
+
 def test_sets_bad_files_aside_and_goes_on(raw: Path, config: DataConfig) -> None:
     fill(raw, range(4))
     whole = (raw / "000.png").read_bytes()

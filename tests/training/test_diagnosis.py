@@ -65,6 +65,9 @@ def test_a_gan_far_too_strong_is_t2() -> None:
         s in switches(run) for s in ("loss.gan=25", "discriminator.lr=0.01", "spectral_norm=true", "gan_start=60")
     )
     applies(run, *changes)
+    after_a_long_phase1 = settings(*changes, "phase2.start_from=phase1", "phase1.steps=100")
+    (finding,) = diagnose(run.kind, run.history(), after_a_long_phase1, ended=True)
+    assert not any("gan_start" in switch for switch in finding.switches)  # it starts with Phase 2 all the same
 
 
 @pytest.mark.usefixtures("place")

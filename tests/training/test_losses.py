@@ -84,6 +84,14 @@ def test_the_gradient_is_finite_where_all_features_are_zero() -> None:
     assert value == 0 and x_rec.grad is not None and x_rec.grad.isfinite().all()
 
 
+def test_it_is_summed_in_float32_under_mixed_precision() -> None:
+    loss, x_rec, x = PerceptualLoss("random"), images(0), images(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = loss.each(x_rec, x)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, loss.each(x_rec, x), rtol=0.02, atol=0)
+
+
 def test_it_stays_in_eval_mode() -> None:
     assert not any(module.training for module in PerceptualLoss("random").train().modules())
 

@@ -290,9 +290,11 @@ def test_wandb_gets_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", Notes)
     monkeypatch.setattr("vq_core.training.phases.find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Histogram=lambda values: values))
+    ended: list[bool] = []
+    wandb = SimpleNamespace(Histogram=lambda values: values, finish=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
     run = TRAININGS["phase1"](settings(*FROM_SCRATCH, "train.wandb=true"))
-    assert given["settings"][0]["name"] == run.name
+    assert given["settings"][0]["name"] == given["settings"][0]["id"] == run.name and ended == [True]
     assert [step for step, _ in given["reconstructions"]] == [step for step, _ in given["codes"]] == [5, 10]
     _, counts = run.usage()
     for (_, values), expected in zip(given["codes"], counts, strict=True):
@@ -350,6 +352,7 @@ def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) 
         ("phase1", "loss.gan=0.2", False),
         ("phase1", "prior.steps=5", False),
         ("phase1", "train.log_every=3", False),
+        ("phase2", "train.accumulate=2", False),
         ("phase1", "train.save_every=7", False),
         ("phase2", "loss.gan=0.2", True),
         ("phase2", "phase1.steps=11", True),

@@ -99,13 +99,15 @@ def _previous(out: Path) -> tuple[PackedImages | None, dict[str, Any]]:
 def raw_files(raw: Path) -> Iterator[Path]:
     """All that somebody may have meant as a picture: no hidden files, `SIDE_FILES` or what is in hidden folders.
 
-    Links to folders are among them, for `ingest` to say that it does not follow them.
+    Links to folders are among them, and folders that cannot be read, for `ingest` to say that it left them out.
     """
-    for folder, folders, files in os.walk(raw):
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(raw, onerror=closed.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         meant = (name for name in files + links if not (name.startswith(".") or name.lower().endswith(SIDE_FILES)))
         yield from (Path(folder) / name for name in meant)
+    yield from (Path(error.filename) for error in closed if Path(error.filename).is_dir())
 
 
 def _list_files(raw: Path) -> list[_File]:

@@ -16,8 +16,12 @@ def psnr(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
 
 
 def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
-    """Structural similarity of each image in [−1, 1]; 1 is equal (Wang et al. 2004)."""
-    values = structural_similarity_index_measure(x_rec.clamp(-1, 1), x, data_range=2.0, reduction="none")
+    """Structural similarity of each image in [−1, 1]; 1 is equal (Wang et al. 2004).
+
+    Taken in [0, 1]: its luminance term is made for intensities that are not negative, and changes with a shift.
+    """
+    rec, real = (x_rec.clamp(-1, 1) + 1) / 2, (x + 1) / 2
+    values = structural_similarity_index_measure(rec, real, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values
 

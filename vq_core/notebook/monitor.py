@@ -21,6 +21,8 @@ from vq_core.training.runs import PRIORS, History, Run
 # Panels: a title, and the logged figures in it with their colours and labels; those that a run lacks are left out.
 Panel = tuple[str, list[tuple[str, str, str]]]
 _LOSS: Panel = ("loss", [("train/total", BLUE, "train"), ("val/total", ORANGE, "validation")])
+# The total with L_gan is not that of the validation images, which have none.
+_REC: Panel = ("L_rec", [("train/rec", BLUE, "train"), ("val/rec", ORANGE, "validation")])
 _BITS: Panel = ("bits per token", [("train/bits", BLUE, "train"), ("val/bits", ORANGE, "validation")])
 _TERMS: Panel = (
     "terms of the loss",
@@ -48,7 +50,7 @@ _RATES: Panel = (
 _PANELS = {
     "kmeans": (_LOSS, _TERMS, _PSNR, _RATES),
     "phase1": (_LOSS, _TERMS, _PSNR, _PERPLEXITY, _RATES),
-    "phase2": (_LOSS, _TERMS, _GAN, _PSNR, _PERPLEXITY, _RATES),
+    "phase2": (_REC, _TERMS, _GAN, _PSNR, _PERPLEXITY, _RATES),
     **dict.fromkeys(PRIORS, (_BITS, _RATES)),
 }
 _IN_WORDS = {

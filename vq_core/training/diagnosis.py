@@ -86,6 +86,8 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
     ]
     if not any(signs):
         return None
+    # The GAN starts with Phase 2 wherever Phase 1 was longer: then a later start changes nothing.
+    before, later = config.phase1.steps if config.phase2.start_from == "phase1" else 0, 2 * config.loss.gan_start
     switches = [
         f"loss.gan={config.loss.gan / 2:g}",
         f"discriminator.lr={config.discriminator.lr / 2:g}",
@@ -93,7 +95,7 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
         "discriminator.gradient_penalty=0.01" if not config.discriminator.gradient_penalty else "",
         f"loss.gan_ramp={2 * config.loss.gan_ramp or config.phase2.steps // 2}",
         f"phase1.steps={2 * config.phase1.steps}" if config.phase2.start_from == "phase1" else "",
-        f"loss.gan_start={2 * config.loss.gan_start}" if config.loss.gan_start else "",
+        f"loss.gan_start={later}" if later > before else "",
     ]
     return _finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), switches)
 

@@ -75,11 +75,12 @@ class PerceptualLoss(nn.Module):
         """The distance of each image; the gradient flows to `x_rec` only."""
         with torch.no_grad():
             features = self.net(self.scaling(x))
-        total = x_rec.new_zeros(len(x))
-        for level, (f_rec, f) in enumerate(zip(self.net(self.scaling(x_rec)), features, strict=True)):
-            difference = (_unit(f_rec) - _unit(f)).square()
-            weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)
-            total = total + weighted.mean(dim=(1, 2, 3))
+        total, pairs = torch.zeros(len(x), device=x.device), zip(self.net(self.scaling(x_rec)), features, strict=True)
+        with torch.autocast(x.device.type, enabled=False):  # squares of features overflow fp16, and round in bf16
+            for level, (f_rec, f) in enumerate(pairs):
+                difference = (_unit(f_rec.float()) - _unit(f.float())).square()
+                weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)
+                total = total + weighted.mean(dim=(1, 2, 3))
         return total
 
 

@@ -112,7 +112,7 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
         return
-    trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
+    trainer, too_large = _make_trainer(module.config, callbacks, loggers, run.folder), False
     try:
         with signals_given_back(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load
@@ -128,16 +128,24 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     except FloatingPointError:  # raised by all processes alike
         raise
     except torch.cuda.OutOfMemoryError:
-        advice = (
-            "set a smaller prior.batch_size"
-            if module.kind in PRIORS
-            else "set train.accumulate=2 (the effective batch stays), or a smaller train.batch_size"
-        )
         _end_other_processes(trainer)
-        raise RunError(f"the GPU's memory does not hold a batch of this size: {advice}") from None
+        too_large = True
     except BaseException:
         _end_other_processes(trainer)
         raise
+    finally:
+        if module.config.train.wandb:
+            import wandb
+
+            wandb.finish()  # else the next training would be written into the same record
+    if too_large:  # said here, where the error with all tensors of the step in its frames is gone
+        advice = (
+            "set a smaller prior.batch_size"
+            if module.kind in PRIORS
+            else "set train.accumulate=2 (the effective batch stays, and so does what was reached), or a smaller "
+            "train.batch_size"
+        )
+        raise RunError(f"the GPU's memory does not hold a batch of this size: {advice}")
 
 
 def _end_other_processes(trainer: L.Trainer) -> None:
@@ -153,7 +161,7 @@ def _other_loggers(run: Run, config: Config) -> list[Any]:
             raise RunError("train.wandb=true needs a package more: pip install wandb (or set train.wandb=false)")
         from lightning.pytorch.loggers import WandbLogger
 
-        loggers.append(WandbLogger(name=run.name, save_dir=run.folder, project="vq-workbook"))
+        loggers.append(WandbLogger(name=run.name, id=run.name, save_dir=run.folder, project="vq-workbook"))
     return loggers
 
 

@@ -22,7 +22,8 @@ from vq_core.training.state import written_whole
 Split = Literal["train", "val"]
 PRIORS = ("prior", "masked")  # kinds of runs that learn codes
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
-_HABITS = {"device", "devices", "bad_steps", "wandb", "log_every", "image_every", "save_every", "checkpoint_every"}
+_HABITS = {"device", "devices", "accumulate", "bad_steps", "wandb"}  # how it is computed and kept, not what
+_HABITS |= {"log_every", "image_every", "save_every", "checkpoint_every"}
 _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
 _NONE: set[str] = set()
 # Of each kind of run, the groups of settings that decide what it computes, each without the keys that do not; the
