@@ -12,6 +12,7 @@ from PIL import Image
 
 from vq_core.__main__ import main
 from vq_core.config import load_config
+from vq_core.data.packed import PackedImages
 from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.training.phases import run_for
 
@@ -127,6 +128,10 @@ def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.Mon
     result = call(folder, "evaluate", *TINY, "--fid")
     assert result.exit_code == 0 and "no Fréchet distance: it needs 513 images" in result.output
     assert "kid_samples_std" in result.output and "fid_floor" not in result.output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedImages, "val_rows", property(lambda self: self._rows("val")[:1]))
+        result = call(folder, "evaluate", *TINY, "--fid")
+    assert result.exit_code == 1 and "1 held-out images are too few for distances between their halves" in result.output
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
     monkeypatch.setattr("vq_core.evaluation.report.FEW", 2)
     result = call(folder, "evaluate", *TINY, "--fid", "--lpips", "squeeze")

@@ -132,25 +132,25 @@ def evaluate(config: Any, stage: str, lpips: Any, fid: bool, frechet: bool) -> N
     run.update_result(figures)
     _echo(figures)
     if nets:
-        samples = None
-        if stage == "phase2" and run_for("prior", config).done:
-            prior, count = _prior("prior", config), len(packed.val_rows) // 2
-            sizes = [
-                min(256, count - start) for start in range(0, count, 256)
-            ]  # the cache of all would take 8 MB each in `full`
+        samples, half = None, len(packed.val_rows) // 2
+        if stage == "phase2" and half and run_for("prior", config).done:
+            prior = _prior("prior", config)
+            # In parts: in `full` the cache takes 8 MB for each.
+            sizes = [min(256, half - start) for start in range(0, half, 256)]
             parts = [sample_codes(prior, n, top_p=0.9, seed=config.seed + i) for i, n in enumerate(sizes)]
             samples = _decode(model, torch.cat(parts))
         distances = distance_figures(model, packed, nets, samples)
         run.update_result(distances)
         _echo(distances)
-    half = len(packed.val_rows) // 2
-    if nets and half < FEW:
-        click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out ones, here are {half}")
-    elif fid and half < FID_WANTS:
-        click.echo(
-            f"  FID of {half} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
-            "its floor and at equal numbers only; KID is not biased"
-        )
+        if half < FEW:
+            click.echo(
+                f"  no Fréchet distance: it needs {FEW} images in each half of the held-out ones, here are {half}"
+            )
+        elif fid and half < FID_WANTS:
+            click.echo(
+                f"  FID of {half} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
+                "its floor and at equal numbers only; KID is not biased"
+            )
 
 
 @main.command()

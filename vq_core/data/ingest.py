@@ -104,10 +104,10 @@ def raw_files(raw: Path) -> Iterator[Path]:
     closed: list[OSError] = []
     for folder, folders, files in os.walk(raw, onerror=closed.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114 - Path's may raise
         meant = (name for name in files + links if not (name.startswith(".") or name.lower().endswith(SIDE_FILES)))
         yield from (Path(folder) / name for name in meant)
-    yield from (Path(error.filename) for error in closed if Path(error.filename).is_dir())
+    yield from (Path(error.filename) for error in closed if not isinstance(error, FileNotFoundError))
 
 
 def _list_files(raw: Path) -> list[_File]:
