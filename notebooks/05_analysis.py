@@ -189,7 +189,8 @@ plots.bars({label: r["sharpness"] for label, r in results.items()}, "sharpness (
 assert all("psnr" in r for r in results.values())
 assert variety.shape == (grid, grid) and variety.min() >= 1
 assert counts.sum() == codes.size
-assert (model.encode(images_of(packed, [0]).to(device)).cpu().numpy() == codes[:1]).mean() > 0.95
+some = list(range(len(codes[:64])))
+assert (model.encode(images_of(packed, some).to(device)).cpu().numpy() == codes[some]).mean() > 0.99
 print("analysis: all checks passed")
 
 # %% [markdown]

@@ -24,7 +24,7 @@ def image_source(config: Config) -> str:
     """ "raw" for one's own images, "avatars" for the built-in ones: what `data.source` comes to on this disk."""
     if config.data.source != "auto":
         return config.data.source
-    return "raw" if any(True for _ in raw_files(data_dir() / "raw")) else "avatars"
+    return "raw" if any(raw_files(data_dir() / "raw")) else "avatars"
 
 
 def raw_dir(config: Config) -> Path:

@@ -19,6 +19,7 @@ from vq_core.training.losses import PerceptualLoss, needing_weights
 Images = Float[Tensor, "_ 3 h w"]
 Features = Float[Tensor, "_ d"]
 FEW = 513  # images in each set: with fewer than SqueezeNet's 512 features their covariances are singular
+FEWEST = 4  # for the kernel distance: of fewer, half a set is a single image
 FID_WANTS = 2048  # Inception's features: with fewer images FID is biased upwards, by much
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -112,8 +113,10 @@ def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[flo
     Raises:
         ValueError: fewer than 4 in a set.
     """
-    if min(len(real), len(other)) < 4:
-        raise ValueError(f"the kernel distance needs at least 4 images in each set, got {len(real)}, {len(other)}")
+    if min(len(real), len(other)) < FEWEST:
+        raise ValueError(
+            f"the kernel distance needs at least {FEWEST} images in each set, got {len(real)}, {len(other)}"
+        )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # that it keeps all features: they are few
         torch.manual_seed(seed)

@@ -35,10 +35,10 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
     Where they were trained on different images, the start of these images' fingerprint: figures of different ones do
     not compare.
     """
-    rows, runs = [], all_runs() if runs is None else list(runs)
-    several = len({run.result().get("data") for run in runs}) > 1
-    for run in runs:
-        config, result = run.config(), run.result()
+    rows, results = [], {run: run.result() for run in (all_runs() if runs is None else runs)}
+    several = len({result.get("data") for result in results.values()}) > 1
+    for run, result in results.items():
+        config = run.config()
         settings = {label: config[group][key] for label, (group, key) in SETTINGS.items()}
         if run.kind != "phase2":
             settings.pop("λ_gan")

@@ -13,6 +13,7 @@ from vq_core.data.packed import PackedImages
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import (
     FEW,
+    FEWEST,
     PretrainedFeatures,
     features_of,
     frechet_distance,
@@ -88,7 +89,7 @@ def distance_figures(
         ValueError: fewer than 4 images in a half.
     """
     half = len(packed.val_rows) // 2
-    if half < 4:
+    if half < FEWEST:
         raise ValueError(f"{len(packed.val_rows)} held-out images are too few for distances between their halves")
     first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
     sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}

@@ -75,7 +75,8 @@ class PerceptualLoss(nn.Module):
         """The distance of each image; the gradient flows to `x_rec` only."""
         with torch.no_grad():
             features = self.net(self.scaling(x))
-        total, pairs = torch.zeros(len(x), device=x.device), zip(self.net(self.scaling(x_rec)), features, strict=True)
+        pairs = zip(self.net(self.scaling(x_rec)), features, strict=True)
+        total = torch.zeros(len(x), device=x.device)
         with torch.autocast(x.device.type, enabled=False):  # squares of features overflow fp16, and round in bf16
             for level, (f_rec, f) in enumerate(pairs):
                 difference = (_unit(f_rec.float()) - _unit(f.float())).square()

@@ -112,7 +112,8 @@ def fit(run: Run, module: StepModule, data: L.LightningDataModule, view: View | 
     loggers = [history, *_other_loggers(run, module.config)]
     if module.finished:
         return
-    trainer, too_large = _make_trainer(module.config, callbacks, loggers, run.folder), False
+    trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
+    too_large = False
     try:
         with signals_given_back(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load
@@ -242,7 +243,8 @@ def pick_device(config: Config) -> torch.device:
 def _begin(kind: str, config: Config) -> tuple[Run, PackedImages]:
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
-    return run_for(kind, config), load_images(config)
+    packed = load_images(config)
+    return _run_on(kind, config, packed.fingerprint), packed
 
 
 def _sample_images(packed: PackedImages) -> Tensor:
