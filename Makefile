@@ -4,6 +4,10 @@
 # make bench               benchmarks, as ratios
 # make screenshots         the same browser tests at demo scale, which take the README's pictures of JupyterLab
 # make sync                write each notebook's .py from its .ipynb
+# make format              format and lint, mending what can be mended
+# make constraints         write down the versions that are installed (constraints.txt); after a make test that passed
+#
+# The packages are those of constraints.txt, so that figures mean the same next month; UPGRADE=1 takes the newest instead.
 
 PROFILE ?= $(or $(VQ_PROFILE),demo)
 PYTHON ?= python3
@@ -15,15 +19,26 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 FIND_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome
 BROWSER_TESTS := $(BIN)/pytest tests/browser --override-ini=addopts=-ra -p no:cacheprovider -q
 
-.PHONY: workbook lab test bench screenshots sync
+.PHONY: workbook lab test bench screenshots sync format constraints upgrade
 .DEFAULT_GOAL := workbook
 
+VERSIONS := $(if $(UPGRADE),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(VERSIONS)
+
 # Made anew only when the list of packages changes.
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt $(if $(UPGRADE),upgrade)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the packages into $(VENV) (a few minutes, once)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
+
+constraints: $(VENV)/installed
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check | \
+		sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part && mv constraints.part constraints.txt
+
+format: $(VENV)/installed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
 
 workbook: $(VENV)/installed
 	@$(BIN)/python -m vq_core workbook --profile $(PROFILE)
@@ -32,7 +47,7 @@ lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(VENV)/installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@$(PIP_INSTALL) -e '.[dev,bench]'
 	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= --override-ini=filterwarnings=default -q -s
 
 sync: $(VENV)/installed

@@ -19,17 +19,17 @@ import torch
 from IPython.display import Markdown
 from PIL import Image
 
-from vq_core.config import active_profile, load_config
+import vq_core
 from vq_core.data.augment import augment, to_float, to_pictures
-from vq_core.data.datamodule import image_source, prepare_images, raw_dir
 from vq_core.data.decode import to_square
+from vq_core.data.images import image_source, prepare_images, raw_dir
 from vq_core.notebook import plots
 
 # %% [markdown]
 # The one cell to edit: a profile, and any setting laid over it, such as `["data.square=pad"]`.
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
 raw = raw_dir(config)
 
 # %% [markdown]

@@ -19,23 +19,25 @@ import torch
 from IPython.display import display
 from sklearn.decomposition import PCA
 
-from vq_core.config import active_profile, load_config
+import vq_core
+from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import images_of, load_images
+from vq_core.data.images import images_of
 from vq_core.evaluation.analysis import codebook_fit
-from vq_core.evaluation.experiments import markdown
 from vq_core.models import VectorQuantizerEMA
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import usage_comparison
-from vq_core.training.phases import collect_latents, pick_device, train_kmeans
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.finding import load_images
+from vq_core.runs.records import markdown
+from vq_core.training.phases import collect_latents, train
 
 # %% [markdown]
 # The one cell to edit.
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
+# config = vq_core.config_of("phase2-demo-1a2b3c4d")  # instead: any finished run, its own settings and images
 packed, device = load_images(config), pick_device(config)
 
 # %% [markdown]
@@ -45,7 +47,7 @@ packed, device = load_images(config), pick_device(config)
 # interrupt the kernel and run the cell again, and it goes on. A finished run is loaded.
 
 # %%
-run = train_kmeans(config, LiveView)
+run = train("kmeans", config, LiveView)
 print(f"{run.name}: {run.result()['steps']} steps")
 
 # %% [markdown]
@@ -57,7 +59,7 @@ print(f"{run.name}: {run.result()['steps']} steps")
 # One vector per cell of the 16×16 grid and image; of training images only.
 
 # %%
-model = VQVAEModel.load(run.folder).to(device)
+model = vq_core.load_vqvae(run).to(device)
 vectors = collect_latents(model, packed, config).cpu()
 print(f"{len(vectors)} vectors of {vectors.shape[1]} numbers, spread {vectors.std():.2f}")
 

@@ -16,21 +16,25 @@
 # %%
 from IPython.display import Markdown, display
 
-from vq_core.config import active_profile, load_config
+import vq_core
+from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import images_of, load_images
-from vq_core.evaluation.experiments import evaluate_run
+from vq_core.data.images import images_of
+from vq_core.evaluation.report import evaluate_run
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import UsageExplorer, card_of
-from vq_core.training.phases import extract_codes, pick_device, train_phase1
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.codes import extract_codes
+from vq_core.runs.finding import load_images
+from vq_core.training.phases import train
+from vq_core.training.schedules import learning_rate
 
 # %% [markdown]
 # The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own (what the warm-up uses too, such as `model`, `data`, `phase1.lr` or `loss.perceptual`, wants its own run of notebook 01 first: write it there as well).
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
+# config = vq_core.config_of("phase2-demo-1a2b3c4d")  # instead: any finished run, its own settings and images
 packed, device = load_images(config), pick_device(config)
 
 # %% [markdown]
@@ -40,9 +44,10 @@ packed, device = load_images(config), pick_device(config)
 # accumulation.
 
 # %%
-planned = VQVAEModel(config, "phase1")
-steps = range(0, config.phase1.steps, max(1, config.phase1.steps // 200))
-plots.lines(steps, {"learning rate": [planned.learning_rate(s) for s in steps]}, "Phase 1", "step")
+total, peak = config.phase1.steps, config.phase1.lr
+steps = range(0, total, max(1, total // 200))
+rates = [learning_rate(config.optim, step, total=total, peak=peak) for step in steps]
+plots.lines(steps, {"learning rate": rates}, "Phase 1", "step")
 
 # %% [markdown]
 # **You should see** a short ramp up to `phase1.lr` and a long glide down.
@@ -54,7 +59,7 @@ plots.lines(steps, {"learning rate": [planned.learning_rate(s) for s in steps]},
 # the kernel whenever you like: the state is saved, and the cell goes on from there when run again.
 
 # %%
-run = train_phase1(config, LiveView)
+run = train("phase1", config, LiveView)
 print(f"{run.name}: best on validation images at step {run.result()['best_step']}")
 
 # %% [markdown]
@@ -84,7 +89,7 @@ plots.curves({"phase 1": run}, names)
 # Input above, reconstruction below; none of them was trained on.
 
 # %%
-model = VQVAEModel.load(run.folder).to(device)
+model = vq_core.load_vqvae(run).to(device)
 x = images_of(packed, packed.val_rows[-12:]).to(device)
 x_rec = model(x)
 plots.rows_of_images({"input": to_pictures(x), "Phase 1": to_pictures(x_rec)})
@@ -94,16 +99,16 @@ plots.rows_of_images({"input": to_pictures(x), "Phase 1": to_pictures(x_rec)})
 # prefers the middle of all possibilities. Sharpness is Phase 2's work.
 
 # %% [markdown]
-# ## 5. Figures
+# ## 5. Metrics
 #
 # Over all validation images. *Sharpness* is the gradient energy of the reconstructions over that of the inputs: 1 is as
 # sharp as the input.
 
 # %%
-figures = evaluate_run(run, config)
-shown = {name: figures[name] for name in ("psnr", "ssim", "sharpness", "perplexity", "codes_used")}
+metrics = evaluate_run(run, config)
+shown = {name: metrics[name] for name in ("psnr", "ssim", "sharpness", "perplexity", "codes_used")}
 Markdown(
-    "\n".join(["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in shown.items())])
+    "\n".join(["| metric | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in shown.items())])
 )
 
 # %% [markdown]
@@ -183,7 +188,7 @@ plots.curves({"phase 1": run}, {"train/codes_reset": "codes reset"}, width=6)
 _, psnr_curve = run.curve("val/psnr")
 assert run.done and run.best.is_file()
 assert psnr_curve[-1] > psnr_curve[0], "validation PSNR did not rise"
-assert figures["codes_used"] > 0.5
+assert metrics["codes_used"] > 0.5
 assert x_rec.shape == x.shape and x_rec.abs().max() <= 1
 print("phase 1: all checks passed")
 

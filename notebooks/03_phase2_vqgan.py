@@ -16,22 +16,25 @@
 # %%
 from IPython.display import Markdown, display
 
-from vq_core.config import active_profile, load_config
+import vq_core
+from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import images_of, load_images
-from vq_core.evaluation.experiments import evaluate_run
+from vq_core.data.images import images_of
+from vq_core.evaluation.report import evaluate_run
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import UsageExplorer, card_of, wipe
-from vq_core.training.phases import extract_codes, finished, pick_device, train_phase2
+from vq_core.runs.codes import extract_codes
+from vq_core.runs.finding import finished, load_images
+from vq_core.training.phases import train
 from vq_core.training.schedules import gan_weight
-from vq_core.training.vqvae_module import VQVAEModel
 
 # %% [markdown]
 # The one cell to edit.
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
+# config = vq_core.config_of("phase2-demo-1a2b3c4d")  # instead: any finished run, its own settings and images
 packed, device = load_images(config), pick_device(config)
 phase1 = finished("phase1", config)
 
@@ -59,7 +62,7 @@ plots.lines(steps, {"λ_gan": ramp}, "weight of the GAN term in Phase 2", "step"
 # with it.
 
 # %%
-run = train_phase2(config, LiveView)
+run = train("phase2", config, LiveView)
 print(f"{run.name}: {run.result()['steps']} steps after {before} of Phase 1")
 
 # %% [markdown]
@@ -89,7 +92,7 @@ plots.curves({"phase 2": run}, names | {"train/gan": "L_gan of the decoder"})
 # Held-out images. Look at the rims of the irises and at the strands of hair.
 
 # %% tags=["picture-reconstructions"]
-models = {"Phase 1": VQVAEModel.load(phase1.folder), "Phase 2": VQVAEModel.load(run.folder)}
+models = {"Phase 1": vq_core.load_vqvae(phase1), "Phase 2": vq_core.load_vqvae(run)}
 x = images_of(packed, packed.val_rows[-10:]).to(device)
 rows = {"input": to_pictures(x)} | {name: to_pictures(model.to(device)(x)) for name, model in models.items()}
 plots.rows_of_images(rows)
@@ -127,13 +130,13 @@ plots.rows_of_images({name: plots.zoom(images, 0.04, 0.2, 0.5)[:6] for name, ima
 # *Sharpness* is the gradient energy of the reconstructions over that of the inputs, on all validation images.
 
 # %%
-figures = {"Phase 1": evaluate_run(phase1, config), "Phase 2": evaluate_run(run, config)}
+metrics = {"Phase 1": evaluate_run(phase1, config), "Phase 2": evaluate_run(run, config)}
 names = ("psnr", "ssim", "sharpness", "perplexity", "codes_used")
-lines = [f"| {n} | " + " | ".join(f"{figures[phase][n]:.3f}" for phase in figures) + " |" for n in names]
+lines = [f"| {n} | " + " | ".join(f"{metrics[phase][n]:.3f}" for phase in metrics) + " |" for n in names]
 Markdown("\n".join(["| figure | Phase 1 | Phase 2 |", "|---|---|---|", *lines]))
 
 # %%
-plots.bars({phase: f["sharpness"] for phase, f in figures.items()}, "sharpness (1: as sharp as the input)")
+plots.bars({phase: f["sharpness"] for phase, f in metrics.items()}, "sharpness (1: as sharp as the input)")
 
 # %% [markdown]
 # **You should see** sharpness nearer to 1 than in Phase 1 (`demo`: 0.85 and more), PSNR at most 0.7 dB lower, and no fewer
@@ -179,8 +182,8 @@ plots.usage_histogram({"phase 1": first[-1]}, other=("phase 2", second[-1]))
 weights = run.curve("train/gan_weight")[1]
 assert run.done and run.best.is_file()
 assert all(weights > 0) and all(weights <= config.loss.gan * max(1, config.loss.gan_adaptive) * 1.001)
-assert figures["Phase 2"]["psnr"] > figures["Phase 1"]["psnr"] - 2
-assert figures["Phase 2"]["codes_used"] > 0.5
+assert metrics["Phase 2"]["psnr"] > metrics["Phase 1"]["psnr"] - 2
+assert metrics["Phase 2"]["codes_used"] > 0.5
 print("phase 2: all checks passed")
 
 # %% [markdown]

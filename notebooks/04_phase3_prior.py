@@ -18,27 +18,30 @@
 import torch
 from IPython.display import display
 
-from vq_core.config import active_profile, load_config
+import vq_core
+from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import images_of, load_images
+from vq_core.data.images import images_of
 from vq_core.evaluation.analysis import decoded_codes
 from vq_core.evaluation.memorization import novelty
-from vq_core.evaluation.report import bits_figures, reconstruct_held_out
+from vq_core.evaluation.report import bits_metrics, reconstruct_held_out
 from vq_core.generation import editing
-from vq_core.generation.sampling import fill_codes, sample_codes
+from vq_core.generation.editing import Edit
+from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
 from vq_core.notebook import plots
 from vq_core.notebook.editor import CodeEditor
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import interpolation_explorer, sampling_explorer
-from vq_core.training.phases import extract_codes, finished, pick_device, train_masked, train_prior
-from vq_core.training.prior_module import PriorModel
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.codes import extract_codes
+from vq_core.runs.finding import finished, load_images
+from vq_core.training.phases import train
 
 # %% [markdown]
 # The one cell to edit.
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
+# config = vq_core.config_of("phase2-demo-1a2b3c4d")  # instead: any finished run, its own settings and images
 packed, device = load_images(config), pick_device(config)
 autoencoder = finished("phase2", config)
 
@@ -63,7 +66,7 @@ print(
 # learnt by heart.
 
 # %%
-run = train_prior(config, LiveView)
+run = train("prior", config, LiveView)
 result = run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token at step {result['best_step']}")
 
@@ -76,7 +79,7 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # The same network, looking both ways; some codes are hidden, from one to all of them, and it says what they were.
 
 # %%
-masked_run = train_masked(config, LiveView)
+masked_run = train("masked", config, LiveView)
 result = masked_run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token")
 
@@ -90,7 +93,7 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # *left + above* what two neighbours say together.
 
 # %% tags=["picture-bits"]
-bits = bits_figures(codes, packed, config) | {"masked": masked_run.result()["best_bits"]}
+bits = bits_metrics(codes, packed, config) | {"masked": masked_run.result()["best_bits"]}
 bits |= {"causal": run.result()["best_bits"]}
 run.update_result({f"bits_{name}": value for name, value in bits.items()})
 plots.bars(bits, "bits per held-out token (fewer is better)")
@@ -105,10 +108,10 @@ plots.bars(bits, "bits per held-out token (fewer is better)")
 # 64 grids drawn from the causal prior and decoded; a temperature a little below 1 keeps them tidy. Nothing is picked out.
 
 # %% tags=["picture-samples"]
-prior = PriorModel.load(run.folder).transformer.to(device)
-model = VQVAEModel.load(autoencoder.folder).to(device)
+prior = vq_core.load_prior(run).to(device)
+model = vq_core.load_vqvae(autoencoder).to(device)
 count = 64 if config.profile != "smoke" else 8
-samples = sample_codes(prior, count, seed=config.seed, temperature=0.9, top_p=0.95)
+samples = sample_codes(prior, count, Sampling(temperature=0.9, top_p=0.95, seed=config.seed))
 pictures = to_pictures(model.decode(samples))
 plots.image_grid(pictures, columns=8, side=0.8)
 
@@ -141,7 +144,7 @@ print(f"nearer than 99 % of the held-out ones are: {new.copies:.0%} of the sampl
 # Below 1 the prior keeps to what it is sure of; above 1 it takes risks. The same seed in every row.
 
 # %%
-drawn = {t: sample_codes(prior, 6, temperature=t, seed=1) for t in (0.7, 1.0, 1.2)}
+drawn = {t: sample_codes(prior, 6, Sampling(temperature=t, seed=1)) for t in (0.7, 1.0, 1.2)}
 plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in drawn.items()})
 
 # %% [markdown]
@@ -153,7 +156,7 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 # Only the k likeliest codes may be drawn at each position.
 
 # %%
-drawn = {k: sample_codes(prior, 6, top_k=k, seed=1) for k in (1, 8, config.model.num_codes // 4)}
+drawn = {k: sample_codes(prior, 6, Sampling(top_k=k, seed=1)) for k in (1, 8, config.model.num_codes // 4)}
 plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in drawn.items()})
 
 # %% [markdown]
@@ -174,8 +177,8 @@ display(explorer)
 # good at a whole avatar than the causal prior; its strength are parts of one, below.
 
 # %%
-masked = PriorModel.load(masked_run.folder).transformer.to(device)
-passes = {n: fill_codes(masked, 6, steps=n, top_p=0.95, seed=1) for n in (1, 8, 32)}
+masked = vq_core.load_prior(masked_run).to(device)
+passes = {n: fill_codes(masked, 6, Sampling(top_p=0.95, passes=n, seed=1)) for n in (1, 8, 32)}
 plots.rows_of_images({f"{n} passes": to_pictures(model.decode(grid)) for n, grid in passes.items()})
 
 # %% [markdown]
@@ -191,8 +194,9 @@ x = images_of(packed, packed.val_rows[:3]).to(device)
 missing = torch.zeros(x.shape[-2:], dtype=torch.bool, device=device)
 missing[x.shape[-2] * 5 // 8 :] = True
 torn = x.masked_fill(missing, 0.0)
-drawing = {"top_p": 0.9, "seed": 2, "progress": False}
-grids = [editing.complete(model, masked, part[None], missing, 4, **drawing) for part in torn]
+drawing = {"sampling": Sampling(top_p=0.9, seed=2), "progress": False}
+given = [editing.completion(model, part[None], missing) for part in torn]
+grids = [edit.apply(partial, masked, 4, **drawing) for partial, edit in given]
 strips = [torch.cat([x[n : n + 1], torn[n : n + 1], model.decode(grid)]) for n, grid in enumerate(grids)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
@@ -208,7 +212,7 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # %% tags=["picture-regenerated"]
 side, given = config.grid, model.encode(x)
 middle = editing.region(side, (side * 3 // 8, side * 5 // 8), (side // 4, side * 3 // 4))
-proposals = [fill_codes(masked, 4, start=g[None], keep=~middle, **drawing) for g in given]
+proposals = [Edit(region=middle, regenerate=True).apply(g[None], masked, 4, **drawing) for g in given]
 redrawn = [editing.decode_edited(model, g[None], new_codes) for g, new_codes in zip(given, proposals, strict=True)]
 strips = [torch.cat([model.decode(g[None]), images]) for g, images in zip(given, redrawn, strict=True)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
@@ -229,9 +233,10 @@ eyes = editing.region(side, (side * 7 // 16, side * 5 // 8), (side // 4, side * 
 band = editing.region(side, (side // 4, side * 5 // 16), (side // 4, side * 3 // 4))
 corner = editing.region(side, (0, side // 4), (0, side // 8))
 hair, sky = (int(other[:, cells].mode().values) for cells in (band, corner))
-changes = {"copied": editing.copy_region(one, other, eyes), "painted": editing.paint(one, band, hair), "replaced": one}
+changes = {"copied": Edit(region=eyes, copy_from=other).apply(one)}
+changes |= {"painted": Edit(region=band, code=hair).apply(one), "replaced": one}
 for code in one[:, corner].unique().tolist():
-    changes["replaced"] = editing.replace_code(changes["replaced"], code, sky)
+    changes["replaced"] = Edit(replace=(code, sky)).apply(changes["replaced"])
 edited = [editing.decode_edited(model, one, after) for after in changes.values()]
 edits = torch.cat([model.decode(torch.cat([one, other])), *edited])
 plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *changes], side=1.7)
@@ -273,7 +278,7 @@ plots.image_grid(list(stages.values()), columns=4, titles=list(stages), side=1.7
 # A share of the codes, scattered over the avatar, is forgotten and drawn anew: the more, the less of it is left.
 
 # %% tags=["picture-variations"]
-varied = {s: editing.variations(masked, one, s, 6, **drawing) for s in (0.2, 0.5, 0.8)}
+varied = {s: Edit(vary=s).apply(one, masked, 6, **drawing) for s in (0.2, 0.5, 0.8)}
 plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, grid in varied.items()})
 
 # %% [markdown]
@@ -313,12 +318,13 @@ display(explorer)
 # The priors beat counting, sampling keeps what it is told to keep, and seeds repeat.
 
 # %% tags=["nbval-check-output"]
-again = fill_codes(masked, 2, start=one, keep=~middle, seed=5, progress=False)
+five, kept = Sampling(seed=5), {"start": one, "keep": ~middle, "progress": False}
+again = fill_codes(masked, 2, five, **kept)
 assert run.done and masked_run.done and bits["causal"] < bits["uniform"] > bits["masked"]
 assert config.profile == "smoke" or bits["causal"] < bits["left + above"]
 assert bool((again[:, ~middle] == one[:, ~middle]).all())
-assert torch.equal(again, fill_codes(masked, 2, start=one, keep=~middle, seed=5, progress=False))
-assert torch.equal(*(sample_codes(prior, 2, seed=5, progress=False) for _ in range(2)))
+assert torch.equal(again, fill_codes(masked, 2, five, **kept))
+assert torch.equal(*(sample_codes(prior, 2, five, progress=False) for _ in range(2)))
 print("prior: all checks passed")
 
 # %% [markdown]

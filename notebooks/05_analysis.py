@@ -18,29 +18,33 @@ from IPython.display import Markdown
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from vq_core.config import active_profile, load_config
+import vq_core
+from vq_core.avatars.dataset import read_attributes
+from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
-from vq_core.data.datamodule import image_source, images_of, load_images, raw_dir
+from vq_core.data.images import image_source, images_of, raw_dir
 from vq_core.evaluation import analysis
-from vq_core.evaluation.experiments import markdown, sweep, table
-from vq_core.generation.editing import copy_region, region
-from vq_core.generation.sampling import random_codes, sample_codes
+from vq_core.evaluation.report import evaluate_run
+from vq_core.generation.editing import Edit, region
+from vq_core.generation.sampling import Sampling, random_codes, sample_codes
 from vq_core.notebook import plots
-from vq_core.training.phases import extract_codes, finished, pick_device
-from vq_core.training.prior_module import PriorModel
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.codes import extract_codes
+from vq_core.runs.finding import finished, load_images
+from vq_core.runs.records import markdown, table
+from vq_core.training.sweep import sweep
 
 # %% [markdown]
 # The one cell to edit.
 
 # %% tags=["parameters"]
-config = load_config(active_profile(), [])
+config = vq_core.load_config(vq_core.active_profile(), [])
+# config = vq_core.config_of("phase2-demo-1a2b3c4d")  # instead: any finished run, its own settings and images
 packed, device = load_images(config), pick_device(config)
 autoencoder, prior_run = finished("phase2", config), finished("prior", config)
 
 # %%
-model = VQVAEModel.load(autoencoder.folder).to(device)
-prior = PriorModel.load(prior_run.folder).transformer.to(device)
+model = vq_core.load_vqvae(autoencoder).to(device)
+prior = vq_core.load_prior(prior_run).to(device)
 codes = extract_codes(autoencoder, config)
 k, grid = config.model.num_codes, config.grid
 
@@ -115,7 +119,7 @@ plots.codebook_scatter({"PCA": PCA(2).fit_transform(codebook), "t-SNE": tsne}, c
 
 # %%
 noise = model.decode(random_codes(k, 8, grid, config.seed).to(device))
-drawn = model.decode(sample_codes(prior, 8, seed=7, top_p=0.95, progress=False))
+drawn = model.decode(sample_codes(prior, 8, Sampling(top_p=0.95, seed=7), progress=False))
 plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_pictures(drawn)})
 
 # %% [markdown]
@@ -130,7 +134,7 @@ plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_p
 x = images_of(packed, packed.val_rows[-2:]).to(device)
 eyes = region(grid, (grid * 6 // 16, grid * 11 // 16), (grid * 3 // 16, grid * 13 // 16))
 one, two = model.encode(x).split(1)
-swapped = [copy_region(one, two, eyes), copy_region(two, one, eyes)]
+swapped = [Edit(region=eyes, copy_from=b).apply(a) for a, b in ((one, two), (two, one))]
 after = np.concatenate([to_pictures(model.decode(grids)) for grids in swapped])
 plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8)
 
@@ -146,7 +150,8 @@ plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8
 # %%
 if image_source(config) == "avatars":
     features = PCA(min(16, codebook.shape[1])).fit_transform(codebook)[codes].reshape(len(codes), -1)
-    probes = analysis.linear_probes(features, analysis.avatar_attributes(packed, raw_dir(config)), packed)
+    attributes = read_attributes(raw_dir(config), (entry.file for entry in packed.kept))
+    probes = analysis.linear_probes(features, attributes, packed)
     accuracy, majority = ({p.attribute: getattr(p, name) for p in probes} for name in ("accuracy", "majority"))
     probe_figure = plots.bars(accuracy, "accuracy of linear probes on held-out avatars", majority)
 probe_figure if image_source(config) == "avatars" else print("attributes are known of the built-in avatars only")
@@ -164,6 +169,8 @@ probe_figure if image_source(config) == "avatars" else print("attributes are kno
 
 # %%
 runs = sweep(config)
+for run in runs.values():
+    evaluate_run(run, config)
 rows = [{"variant": label} | table([run])[0] for label, run in runs.items()]
 Markdown(markdown(rows))
 

@@ -1,7 +1,62 @@
-"""Shapes in signatures are checked in every test: a wrong one is an error."""
+"""Shapes in signatures are checked in every test: a wrong one is an error. And images and runs for many tests."""
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from jaxtyping import install_import_hook
 
 # Not the drawing of avatars: it has no tensors, and hands whole numbers to what is declared as float.
-CHECKED = ["models", "training", "evaluation", "generation", "data.augment", "data.batches", "data.datamodule"]
+CHECKED = ["models", "runs", "training", "evaluation", "generation", "data.augment", "data.batches", "data.datamodule"]
 install_import_hook([f"vq_core.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors are tiny in the small trainings: several threads only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the packed images of the small runs and nothing else. Not to be changed."""
+    from small_runs import settings
+
+    from vq_core.data.images import prepare_images
+
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_DATA", str(folder))
+        prepare_images(settings(), progress=False)
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own: images, no runs."""
+    from small_runs import fresh_copy
+
+    return fresh_copy(prepared, tmp_path / "data", monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which all trainings have been run without interruption. Not to be changed."""
+    from small_runs import settings
+
+    from vq_core.runs.folders import PHASES
+    from vq_core.training.phases import train
+
+    folder = tmp_path_factory.mktemp("story") / "data"
+    shutil.copytree(prepared / "processed", folder / "processed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_DATA", str(folder))
+        for phase in PHASES:
+            train(phase, settings())
+    return folder

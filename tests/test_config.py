@@ -1,6 +1,7 @@
 """The settings: profiles, overlays, overrides, and mistakes that are named."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ FULL: dict[str, Any] = {
     "loss.perceptual": 0.5,
     "loss.perceptual_net": "vgg",
     "loss.gan": 0.1,
-    "loss.gan_kind": "hinge",
+    "loss.gan_loss": "hinge",
     "loss.gan_start": 20_000,
     "loss.gan_ramp": 20_000,
     "discriminator.spectral_norm": False,
@@ -236,3 +237,11 @@ def test_the_environment_names_profile_and_data(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VQ_PROFILE", "smoke")
     monkeypatch.setenv("VQ_DATA", str(tmp_path))
     assert active_profile() == "smoke" and data_dir() == tmp_path.resolve()
+
+
+def test_a_codebook_larger_than_the_images_can_fill_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"model\.num_codes=8192 is more than"):
+        load_config("full", ["model.num_codes=8192"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_config("full", ["model.num_codes=4096"])

@@ -28,9 +28,27 @@ TOP = {
     ".ci",
     ".gitignore",
     "LICENSE",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "constraints.txt",
+    ".pre-commit-config.yaml",
 }
-# Lowest first; a module imports from its own floor and from those below.
-FLOORS = ("config", "data", "models", "training", "evaluation", "generation", "notebook")
+# Lowest first. A module imports from floors below its own, and from its own room; nothing upwards, nothing sideways.
+FLOORS = (
+    {"errors"},
+    {"files"},
+    {"settings"},
+    {"config", "models", "avatars"},
+    {"data"},
+    {"runs"},
+    {"training", "evaluation", "generation"},
+    {"notebook"},
+    {"commands"},
+    {"__init__"},
+    {"__main__"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "vq_core").rglob("*.py"))
 
 
@@ -68,21 +86,63 @@ def test_nothing_else_at_the_top() -> None:
     assert {line.split("/")[0] for line in listed.splitlines()} <= TOP
 
 
+def room(module: str) -> str:
+    """The room of a dotted name: "runs" of `vq_core.runs.folders`, "__init__" of what `vq_core` itself offers."""
+    name = module.split(".")[1] if "." in module else "__init__"
+    return name if name in FLOOR else "__init__"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_imports_upwards(path: Path) -> None:
-    parts = path.relative_to(ROOT / "vq_core").with_suffix("").parts
-    if parts[0] not in FLOORS:
-        assert len(parts) == 1  # __init__, __main__ and their like stand above all floors
-        return
-    below = FLOORS[: FLOORS.index(parts[0]) + 1]
+    own = path.relative_to(ROOT / "vq_core").with_suffix("").parts[0]
     for name in imports(path):
-        if name.startswith("vq_core."):
-            metrics = parts[0] == "training" and name.startswith("vq_core.evaluation.metrics.")
-            assert metrics or name.split(".")[1] in below, f"{'/'.join(parts)} imports {name}"
+        if name.split(".")[0] == "vq_core" and room(name) != own:
+            assert FLOOR[room(name)] < FLOOR[own], f"{path.name} in {own} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lightning_is_for_training_alone(path: Path) -> None:
+    place = path.relative_to(ROOT / "vq_core").with_suffix("").as_posix()
+    if not (place.startswith("training/") or place == "data/datamodule"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"lightning", "pytorch_lightning"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "vq_core/models").glob("*.py")), ids=lambda path: path.name)
 def test_the_networks_are_plain_torch(path: Path) -> None:
     for name in imports(path):
-        assert name.split(".")[0] not in ("lightning", "pytorch_lightning", "yaml", "pydantic")
-        assert not name.startswith("vq_core.") or name.startswith("vq_core.models")
+        assert name.split(".")[0] not in ("yaml", "pydantic", "pathlib", "json")
+        assert not name.startswith("vq_core.") or name.startswith(("vq_core.models", "vq_core.errors"))
+
+
+def test_a_model_is_used_without_what_trains_it() -> None:
+    """In a process of its own: nothing of settings or of Lightning is imported for a VQVAE, nor for --help."""
+    script = """
+import sys, torch
+from vq_core.models import VQVAE, CodeTransformer, Decoder, Encoder, VectorQuantizerEMA
+model = VQVAE(Encoder((8, 8), 1, 8), VectorQuantizerEMA(16, 8), Decoder((8, 8), 1, 8)).eval()
+x = torch.zeros(1, 3, 64, 64)
+assert torch.equal(model.decode(model.encode(x)), model(x)), "decode(encode(x)) is the reconstruction"
+CodeTransformer(16, 16, 16, 1, 2, code_dim=8)(model.encode(x).flatten(1))
+found = {"pydantic", "yaml", "lightning", "lpips", "torchmetrics"} & sys.modules.keys()
+assert not found, found
+import vq_core.__main__
+found = {"lightning", "lpips", "matplotlib"} & sys.modules.keys()
+assert not found, found
+import vq_core
+assert callable(vq_core.load_config) and callable(vq_core.load_vqvae) and callable(vq_core.load_prior)
+assert "lightning" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_are_short(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").count("\n") <= 350
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_files_of_tests_are_short(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").count("\n") <= 400

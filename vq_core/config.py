@@ -1,4 +1,4 @@
-"""The typed settings: one YAML file with every number, smaller profiles as overlays, `key=value` on top.
+"""Reading settings: one YAML file with every number, smaller profiles as overlays, `key=value` on top.
 
 `load_config("demo", ["model.num_codes=512"])` reads `configs/vqvae_anime.yaml` (the full profile), lays
 `configs/demo.yaml` over it, then the overrides, and validates the whole. A mistake is a `ConfigError` of one line
@@ -7,249 +7,29 @@ that names the key and the nearest valid one.
 
 import difflib
 import os
-import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
+
+from vq_core.errors import ConfigError
+from vq_core.settings import Config
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "active_profile", "config_from_dict", "data_dir", "load_config", "pick_device"]
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 PROJECT_DIR = Path(__file__).parents[1]
 PROFILES = ("full", "demo", "smoke")
 
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one line that names the key."""
-
-
-class _Group(BaseModel):
-    """Settings are frozen, finite, and refuse keys that they do not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(_Group):
-    """Where images come from and how they are cleaned, split and augmented (what each number means: the YAML)."""
-
-    source: Literal["auto", "raw", "avatars"]
-    avatars: int = Field(ge=16)
-    image_size: int = Field(ge=16)
-    square: Literal["crop", "pad"]
-    min_side: int = Field(ge=1)
-    max_pixels: int = Field(ge=1)
-    near_duplicate_bits: int = Field(ge=0, le=16)
-    val_share: float = Field(gt=0, lt=1)
-    flip: float = Field(ge=0, le=1)
-    brightness: float = Field(ge=0, lt=1)
-    contrast: float = Field(ge=0, lt=1)
-    saturation: float = Field(ge=0, lt=1)
-
-
-class ModelConfig(_Group):
-    """Sizes of encoder and decoder."""
-
-    channels: tuple[Positive, ...] = Field(min_length=1)
-    decoder_channels: tuple[Positive, ...] = Field(min_length=1)
-    res_blocks: int = Field(ge=0)
-    latent_channels: int = Field(ge=1)
-    code_dim: int = Field(ge=1)
-    num_codes: int = Field(ge=2, le=65536)
-    norm: Literal["group", "batch"]
-    activation: Literal["silu", "relu"]
-    upsample: Literal["nearest", "bilinear"]
-    attention_at: tuple[int, ...]
-
-
-class QuantizerConfig(_Group):
-    """How the codebook starts, learns and is kept alive."""
-
-    learning: Literal["ema", "gradient"]
-    init: Literal["kmeans", "kaiming", "normal"]
-    decay: float = Field(gt=0, lt=1)
-    eps: float = Field(gt=0)
-    reset_every: int = Field(ge=0)
-    reset_below: float = Field(ge=0, lt=1)
-
-
-class KMeansConfig(_Group):
-    """The unquantised warm-up and the clustering of its latents."""
-
-    steps: int = Field(ge=1)
-    images: int = Field(ge=1)
-    iterations: int = Field(ge=1)
-    vectors_per_code: int = Field(ge=1)
-
-
-class LossConfig(_Group):
-    """Weights of the loss terms."""
-
-    rec: float = Field(ge=0)
-    l2: float = Field(ge=0)
-    vq: float = Field(ge=0)
-    commit: float = Field(ge=0)
-    perceptual: float = Field(ge=0)
-    perceptual_net: Literal["vgg", "squeeze", "random"]
-    gan: float = Field(ge=0)
-    gan_kind: Literal["hinge", "non_saturating"]
-    gan_start: int = Field(ge=0)
-    gan_ramp: int = Field(ge=0)
-    gan_adaptive: float = Field(ge=0)
-
-
-class DiscriminatorConfig(_Group):
-    """The PatchGAN discriminator and its optimiser."""
-
-    channels: int = Field(ge=1)
-    layers: int = Field(ge=1)
-    spectral_norm: bool
-    gradient_penalty: float = Field(ge=0)
-    lecam: float = Field(ge=0)
-    augment: bool
-    lr: float = Field(gt=0)
-    betas: tuple[Beta, Beta]
-
-
-class OptimConfig(_Group):
-    """Optimiser of the autoencoder; learning-rate schedule and clipping of the prior too."""
-
-    name: Literal["adam", "adamw"]
-    betas: tuple[Beta, Beta]
-    weight_decay: float = Field(ge=0)
-    schedule: Literal["cosine", "plateau"]
-    warmup_steps: int = Field(ge=0)
-    lr_start: float = Field(gt=0)
-    lr_end: float = Field(gt=0)
-    plateau_patience: int = Field(ge=1)
-    clip: float = Field(gt=0)
-
-
-class PhaseConfig(_Group):
-    """Length and learning rate of one phase."""
-
-    steps: int = Field(ge=1)
-    lr: float = Field(gt=0)
-
-
-class Phase2Config(PhaseConfig):
-    """Phase 2 also says where it starts."""
-
-    start_from: Literal["phase1", "scratch"]
-
-
-class TrainConfig(_Group):
-    """What all phases share."""
-
-    batch_size: int = Field(ge=1)
-    accumulate: int = Field(ge=1)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    device: Literal["auto", "cpu", "cuda"]
-    devices: int = Field(ge=1)
-    val_every: int = Field(ge=1)
-    val_images: int = Field(ge=1)
-    monitor: Literal["val_rec", "val_perceptual"]
-    patience: int = Field(ge=1)
-    bad_steps: int = Field(ge=1)
-    checkpoint_every: int = Field(ge=1)
-    save_every: int = Field(ge=1)
-    image_every: int = Field(ge=1)
-    log_every: int = Field(ge=1)
-    wandb: bool
-
-    @model_validator(mode="after")
-    def _batch_splits(self) -> "TrainConfig":
-        if self.batch_size % (self.accumulate * self.devices):
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} parts "
-                f"on devices={self.devices}"
-            )
-        return self
-
-
-class PriorConfig(_Group):
-    """The transformer over the code sequences and its training."""
-
-    dim: int = Field(ge=8)
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    muon_lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup_steps: int = Field(ge=0)
-    val_every: int = Field(ge=1)
-    patience: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "PriorConfig":
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of heads={self.heads}")
-        return self
-
-
-class SweepConfig(_Group):
-    """The small sweep of the analysis notebook: short runs that differ in one number each."""
-
-    steps: int = Field(ge=1)
-    num_codes: tuple[Annotated[int, Field(ge=2, le=65536)], ...]
-    perceptual: tuple[Annotated[float, Field(ge=0)], ...]
-    gan: tuple[Annotated[float, Field(ge=0)], ...]
-
-
-class Config(_Group):
-    """All settings of a workbook."""
-
-    profile: str
-    seed: int = Field(ge=0, le=2**32 - 1)
-    data: DataConfig
-    model: ModelConfig
-    quantizer: QuantizerConfig
-    kmeans: KMeansConfig
-    loss: LossConfig
-    discriminator: DiscriminatorConfig
-    optim: OptimConfig
-    phase1: PhaseConfig
-    phase2: Phase2Config
-    train: TrainConfig
-    prior: PriorConfig
-    sweep: SweepConfig
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> "Config":
-        model, size = self.model, self.data.image_size
-        if len(model.channels) != len(model.decoder_channels):
-            raise ValueError("model.decoder_channels must have as many entries as model.channels")
-        if size % 2 ** len(model.channels):
-            raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
-        if size >> self.discriminator.layers < 3:
-            raise ValueError(
-                f"discriminator.layers={self.discriminator.layers} is too deep for data.image_size={size}: "
-                "nothing is left of the image"
-            )
-        if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
-            raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
-        if self.prior.batch_size % self.train.devices:
-            raise ValueError(
-                f"prior.batch_size {self.prior.batch_size} cannot be split over train.devices={self.train.devices}"
-            )
-        sizes = [size >> (level + 1) for level in range(len(model.channels))]
-        if model.num_codes >= 8192:
-            warnings.warn(f"model.num_codes={model.num_codes} is more than some 10,000 images can fill", stacklevel=2)
-        for where in model.attention_at:
-            if where not in sizes:
-                raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
-        return self
-
-    @property
-    def grid(self) -> int:
-        """Side of the code grid: 16 for 256×256 and four downsamplings."""
-        return self.data.image_size >> len(self.model.channels)
+# Keys renamed since 6d1eaf3: today's → the one of then. Both are read; run names are hashed over the old one.
+RENAMED = {"loss.gan_loss": "loss.gan_kind"}
+# Keys that are new since 6d1eaf3, each with the value under which everything is as it was before. At that value a key
+# changes no run's name; settings that were stored without it are read as if it stood there.
+NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
 
 
 def data_dir() -> Path:
@@ -260,6 +40,20 @@ def data_dir() -> Path:
 def active_profile() -> str:
     """The profile that `$VQ_PROFILE` names; `demo` where it is not set."""
     return os.environ.get("VQ_PROFILE", "demo")
+
+
+def pick_device(config: Config) -> "torch.device":
+    """The device that `train.device` stands for on this machine. Raises `ConfigError` where there is none such."""
+    import torch  # late: reading settings need not wait for it
+
+    wanted, gpus = config.train.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and not gpus:
+        raise ConfigError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
+    if wanted == "cpu" or not gpus:
+        return torch.device("cpu")
+    if config.train.devices > gpus:
+        raise ConfigError(f"train.devices={config.train.devices}, but this machine has {gpus} GPUs")
+    return torch.device("cuda")
 
 
 def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -276,20 +70,43 @@ def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = 
     if profile != "full":
         _merge(tree, _read_yaml(_overlay_path(profile)))
     tree["profile"] = Path(profile).stem
-    for override in overrides:
-        key, equals, value = override.partition("=")
+    return override(tree, overrides)
+
+
+def override(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Config:
+    """Lay `key=value` overrides over a nested dictionary of settings and validate it. Raises `ConfigError`."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"override '{override}' is not of the form key=value")
-        _merge(tree, _nested(key.strip(), _parse_value(key, value)))
+            raise ConfigError(f"override '{text}' is not of the form key=value")
+        _merge(tree, renamed(_nested(key.strip(), _parse_value(key, value))))
     return config_from_dict(tree)
 
 
 def config_from_dict(tree: dict[str, Any]) -> Config:
-    """Validate a nested dictionary of all settings. Raises `ConfigError`."""
+    """Validate a nested dictionary of all settings, of today or stored by an earlier version. Raises `ConfigError`."""
+    tree = renamed(tree)
+    for key, neutral in NEUTRAL.items():
+        group, name = key.split(".")
+        if isinstance(tree.setdefault(group, {}), dict):
+            tree[group].setdefault(name, neutral)
+    if "run" in tree:
+        raise ConfigError("run: is no setting; name a run with --run, or in a notebook with config_of")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
+
+
+def renamed(tree: dict[str, Any], to_old: bool = False) -> dict[str, Any]:
+    """Nested settings under the keys of today or, with `to_old`, under those of 6d1eaf3. The tree itself stays."""
+    names = {old: new for new, old in RENAMED.items()} if not to_old else RENAMED
+    tree = {group: dict(keys) if isinstance(keys, dict) else keys for group, keys in tree.items()}
+    for key, other in names.items():
+        (group, name), (other_group, other_name) = key.split("."), other.split(".")
+        if isinstance(keys := tree.get(group), dict) and name in keys:
+            tree[other_group][other_name] = keys.pop(name)
+    return tree
 
 
 def _overlay_path(profile: str) -> Path:
@@ -311,7 +128,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must hold groups of settings, such as 'model:'")
-    return tree
+    return renamed(tree)
 
 
 def _parse_value(key: str, text: str) -> Any:

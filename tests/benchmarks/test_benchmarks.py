@@ -17,10 +17,9 @@ from vector_quantize_pytorch import VectorQuantize
 from vq_core.config import load_config
 from vq_core.generation.sampling import sample_codes
 from vq_core.models import CodeTransformer, VectorQuantizerEMA
+from vq_core.models.kmeans import inertia, kmeans
 from vq_core.notebook.editor import CodeEditor
-from vq_core.training.kmeans_init import inertia, kmeans
-from vq_core.training.prior_module import PriorModel
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.loading import make_prior, make_vqvae
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
@@ -150,7 +149,7 @@ def test_sampling_against_no_cache_and_hugging_face(count: int) -> None:
 
 def test_images_per_second_of_the_demo() -> None:
     """Training speed of both phases' autoencoder at the demo's size, against its forward pass alone."""
-    model = VQVAEModel(load_config("demo"))
+    model = make_vqvae(load_config("demo"))
     x = torch.rand(16, 3, 64, 64) * 2 - 1
 
     def step() -> None:
@@ -170,7 +169,7 @@ def test_images_per_second_of_the_demo() -> None:
 def test_editor_from_button_to_picture(tmp_path: Path) -> None:
     """The buttons of the code editor at the demo's size, 24 of 256 cells chosen, against decoding one grid."""
     config = load_config("demo")
-    model, masked = VQVAEModel(config).eval(), PriorModel(config, "masked").transformer.eval()
+    model, masked = make_vqvae(config).eval(), make_prior(config, "masked").eval()
     cells = np.random.default_rng(0).integers(0, 256, (config.model.num_codes, 12, 12, 3), np.uint8)
     editor = CodeEditor(model, masked, torch.rand(2, 3, 64, 64) * 2 - 1, cells, tmp_path)
     editor.canvas.selected = list(range(100, 124))

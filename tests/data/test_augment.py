@@ -4,8 +4,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from vq_core.config import DataConfig, load_config
+from vq_core.config import load_config
 from vq_core.data.augment import augment, to_float, to_uint8
+from vq_core.settings import DataConfig
 
 
 def settings(flip: float = 0.0, jitter: float = 0.0) -> DataConfig:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vq_core.config import load_config
-from vq_core.data.batches import BatchOrder, index_loader
+from vq_core.data.batches import BatchOrder, Position, Purpose, index_loader
 from vq_core.data.datamodule import RowsDataModule
 
 ROWS = torch.arange(100, 137)  # 37 rows, which no batch size below divides
@@ -65,7 +65,29 @@ def test_a_loader_hands_on_the_rows() -> None:
 
 
 def test_validation_keeps_the_order_and_the_short_end() -> None:
-    data = RowsDataModule(load_config("smoke"), "train.batch_size", 10, ROWS, ROWS)
-    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1, lightning_module=None))
+    data = RowsDataModule(load_config("smoke"), Position(0, 10, 4), "train.batch_size", 10, ROWS, ROWS)
+    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))
     batches = [batch.tolist() for batch in data.val_dataloader()]
     assert [len(batch) for batch in batches] == [10, 10, 10, 7] and list(chain.from_iterable(batches)) == ROWS.tolist()
+
+
+def test_random_numbers_follow_the_batches_and_never_change() -> None:
+    """The numbers of 6d1eaf3: with others every result would be another."""
+    position = Position(seed=3, total_steps=10, val_every=4, accumulate=2, steps_done=5)
+    seeds = {purpose.name: position.seed_for(purpose) for purpose in Purpose}
+    first = (3 * 1_000_003 + 10) * 64
+    assert seeds == {"AUGMENT": first, "DISCRIMINATOR_REAL": first + 1, "DISCRIMINATOR_FAKE": first + 2}
+    assert position.seed_for(Purpose.MASKS) == first + 1
+    assert not position.next_batch() and not position.between_steps
+    assert position.seed_for(Purpose.AUGMENT) == first + 64
+    assert position.next_batch() and position.between_steps
+
+
+def test_stretches_end_at_validations_and_at_the_end() -> None:
+    position, ends = Position(seed=0, total_steps=10, val_every=4, accumulate=2), []
+    while position.steps_done < 10:
+        first, stop = position.stretch
+        assert first == 2 * position.steps_done
+        position.steps_done = stop // 2
+        ends.append((stop // 2, position.validation_due))
+    assert ends == [(4, True), (8, True), (10, True)]

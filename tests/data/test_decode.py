@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vq_core.config import DataConfig, load_config
-from vq_core.data.decode import Picture, UnusableImage, load_picture, to_square
+from vq_core.config import load_config
+from vq_core.data.decode import Picture, load_picture, to_square
+from vq_core.errors import UnusableImage
+from vq_core.settings import DataConfig
 
 SIZE = 32
 

@@ -1,84 +1,19 @@
-"""Ingest: cleaning, duplicates, the split, and runs that are repeated, interrupted or added to."""
+"""Ingest: cleaning, the split, and runs that are repeated, interrupted or added to."""
 
-import io
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance
+from ingested import SIZE, fill, jpeg, portrait, reasons, run, same, splits
+from PIL import Image
 
-from vq_core.config import DataConfig, load_config
 from vq_core.data import ingest as ingest_module
-from vq_core.data.datamodule import image_source
 from vq_core.data.decode import Picture
-from vq_core.data.duplicates import hash_pairs
-from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed
-
-SIZE = 64
-
-
-@pytest.fixture
-def config() -> DataConfig:
-    changes = {"image_size": SIZE, "min_side": 8, "near_duplicate_bits": 6, "val_share": 0.3, "max_pixels": 1_000_000}
-    return load_config("smoke").data.model_copy(update=changes)
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    return folder
-
-
-def portrait(seed: int, size: int = 96) -> Image.Image:
-    """A picture of some large shapes: unlike noise it survives compression and resizing."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (size, size), tuple(rng.integers(0, 256, 3).tolist()))
-    draw = ImageDraw.Draw(image)
-    for _ in range(12):
-        left, top = rng.integers(-size // 4, size, 2).tolist()
-        width, height = rng.integers(size // 8, size // 2, 2).tolist()
-        draw.ellipse((left, top, left + width, top + height), fill=tuple(rng.integers(0, 256, 3).tolist()))
-    return image
-
-
-def fill(folder: Path, seeds: range) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        portrait(seed).save(folder / f"{seed:03d}.png")
-
-
-def run(raw: Path, config: DataConfig, out: str = "out", seed: int = 0) -> PackedImages:
-    return ingest(raw, raw.parent / out, config, seed, progress=False)
-
-
-def same(a: PackedImages, b: PackedImages) -> bool:
-    return a.entries == b.entries and np.array_equal(a.images, b.images) and a.fingerprint == b.fingerprint
-
-
-def reasons(packed: PackedImages) -> dict[str, str]:
-    return {entry.file: entry.reason for entry in packed.entries}
-
-
-def splits(packed: PackedImages) -> dict[str, str]:
-    return {entry.file: entry.split for entry in packed.kept}
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are decoded."""
-    names: list[str] = []
-    original = ingest_module.load_picture
-
-    def spy(path: Path, config: DataConfig) -> Picture:
-        names.append(path.name)
-        return original(path, config)
-
-    monkeypatch.setattr(ingest_module, "load_picture", spy)
-    return names
+from vq_core.data.packed import load_packed
+from vq_core.errors import DataError
+from vq_core.settings import DataConfig
 
 
 def test_counts_what_was_converted(raw: Path, config: DataConfig) -> None:
@@ -167,70 +102,6 @@ def test_a_file_becomes_readable(raw: Path, config: DataConfig) -> None:
     assert run(raw, config).counts() == {"unreadable": 1}
     (raw / "000.png").chmod(0o600)
     assert run(raw, config).counts() == {}
-
-
-def test_keeps_the_first_of_equal_pictures(raw: Path, config: DataConfig) -> None:
-    fill(raw, range(4))
-    shutil.copy(raw / "001.png", raw / "a copy.png")
-    portrait(1).save(raw / "other encoding.bmp")
-    packed = run(raw, config)
-    found = {entry.file: (entry.reason, entry.detail) for entry in packed.entries if entry.reason}
-    assert found == {name: ("duplicate", "001.png") for name in ("a copy.png", "other encoding.bmp")}
-    assert len(packed.images) == 4
-
-
-def jpeg(image: Image.Image) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return Image.open(buffer)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        jpeg,
-        lambda image: ImageEnhance.Brightness(image).enhance(1.08),
-        lambda image: image.resize((86, 86)).resize((96, 96)),
-        lambda image: image.crop((1, 1, 95, 95)),
-    ],
-    ids=["jpeg", "brighter", "resized", "cropped"],
-)
-def test_finds_near_duplicates(raw: Path, config: DataConfig, change: Callable[[Image.Image], Image.Image]) -> None:
-    fill(raw, range(12))
-    for seed in range(12):
-        change(portrait(seed)).save(raw / f"{seed:03d}b.png")
-    packed = run(raw, config)
-    found = {entry.file: entry.detail for entry in packed.entries if entry.reason == "near-duplicate"}
-    assert found == {f"{seed:03d}b.png": f"{seed:03d}.png" for seed in range(12)}
-
-
-def test_a_chain_of_near_duplicates_is_one_group(raw: Path, config: DataConfig) -> None:
-    fill(raw, range(4))
-    for step, name in enumerate("zyx"):  # each is close to the next only
-        ImageEnhance.Brightness(portrait(0)).enhance(0.91 ** (step + 1)).save(raw / f"{name}.png")
-    packed = run(raw, config)
-    assert {entry.file: entry.detail for entry in packed.entries if entry.reason} == {
-        n + ".png": "000.png" for n in "xyz"
-    }
-
-
-def test_a_small_feature_makes_another_picture(raw: Path, config: DataConfig) -> None:
-    for name in ("smile", "frown"):
-        image = Image.new("RGB", (96, 96), "white")
-        draw = ImageDraw.Draw(image)
-        draw.ellipse((20, 10, 76, 86), fill="bisque", outline="black", width=3)
-        draw.ellipse((34, 34, 42, 44), fill="black")
-        draw.ellipse((54, 34, 62, 44), fill="black")
-        draw.arc((36, 56, 60, 72), *((20, 160) if name == "smile" else (200, 340)), fill="black", width=4)
-        image.save(raw / f"{name}.png")
-    assert run(raw, config.model_copy(update={"near_duplicate_bits": 16})).counts() == {}
-
-
-def test_hash_pairs_equal_the_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vq_core.data.duplicates._BLOCK", 500)
-    hashes = np.random.default_rng(0).integers(0, 256, 60).astype(np.uint64)
-    plain = [(i, j) for i in range(60) for j in range(i + 1, 60) if bin(int(hashes[i] ^ hashes[j])).count("1") <= 2]
-    assert np.concatenate(list(hash_pairs(hashes, 2))).tolist() == [list(pair) for pair in plain]
 
 
 def test_strange_names(raw: Path, config: DataConfig) -> None:
@@ -323,19 +194,6 @@ def test_array_and_fingerprint_follow_content_and_split_not_names(raw: Path, con
     assert run(raw, config).fingerprint != first.fingerprint
 
 
-def test_what_nobody_meant_as_a_picture_is_no_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VQ_DATA", str(tmp_path))
-    auto = load_config("smoke", ["data.source=auto"])
-    assert image_source(auto) == "avatars"  # no folder at all
-    (tmp_path / "raw" / ".ipynb_checkpoints").mkdir(parents=True)
-    (tmp_path / "raw" / ".ipynb_checkpoints" / "a.png").touch()
-    (tmp_path / "raw" / "labels.csv").touch()
-    assert image_source(auto) == "avatars"
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "raw" / "mine").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert image_source(auto) == "raw"  # for ingest to say that it does not follow links
-
-
 @pytest.mark.parametrize("val_share", [1e-9, 1 - 1e-9])
 def test_no_side_of_the_split_is_empty(raw: Path, config: DataConfig, val_share: float) -> None:
     fill(raw, range(3))
@@ -382,27 +240,6 @@ def test_rubbish_of_a_killed_run_does_no_harm(raw: Path, config: DataConfig) -> 
     partial.mkdir(parents=True)
     (partial / "staged").write_bytes(b"rubbish")
     assert len(run(raw, config).images) == 4 and not partial.exists()
-
-
-@pytest.mark.parametrize("name", ["images.npy", "manifest.csv", "meta.json"])
-def test_a_damaged_result_is_refused_and_made_anew(raw: Path, config: DataConfig, name: str) -> None:
-    fill(raw, range(4))
-    path = run(raw, config).folder / name
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match="00_data_prep") as caught:
-        load_packed(path.parent)
-    assert "\n" not in str(caught.value)
-    assert same(run(raw, config), run(raw, config, "scratch"))
-
-
-def test_what_another_version_has_packed_is_packed_again(raw: Path, config: DataConfig) -> None:
-    fill(raw, range(4))
-    packed = run(raw, config)
-    meta = packed.folder / "meta.json"
-    meta.write_text(meta.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(DataError, match="prepared by another version; run the notebook 00_data_prep again"):
-        load_packed(packed.folder)
-    assert same(run(raw, config), packed)
 
 
 def test_nothing_usable_is_an_error_of_one_line(raw: Path, config: DataConfig) -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from scipy.stats import entropy
 
+from vq_core.avatars.dataset import read_attributes, write_avatars
 from vq_core.config import load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.avatars import write_avatars
-from vq_core.data.ingest import DataError, PackedImages, ingest
+from vq_core.data.ingest import ingest
+from vq_core.data.packed import PackedImages
+from vq_core.errors import DataError
 from vq_core.evaluation import analysis
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.loading import make_vqvae
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_patches_hold_the_cell_that_has_the_code(packed: PackedImages, codes: np
 def test_decoded_codes_are_what_stands_where_the_code_does(codes: np.ndarray) -> None:
     """One code in one place: its cell of the decoded image, with its neighbours; a field of it where it is nowhere."""
     torch.manual_seed(0)
-    model = VQVAEModel(load_config("smoke", [])).eval().requires_grad_(False)
+    model = make_vqvae(load_config("smoke", [])).eval().requires_grad_(False)
     grids = codes[:3].copy()
     grids[grids == 5] = 4
     grids[1, 7, 9] = 5
@@ -54,7 +56,7 @@ def test_decoded_codes_are_what_stands_where_the_code_does(codes: np.ndarray) ->
     assert any(
         np.array_equal(inner, field[y : y + cell, x : x + cell]) for y in range(0, 64, cell) for x in range(0, 64, cell)
     )
-    assert len(typical) == model.config.model.num_codes
+    assert len(typical) == model.num_codes
 
 
 def test_usage_by_position_against_scipy(codes: np.ndarray) -> None:
@@ -73,14 +75,14 @@ def test_code_colours_are_means_of_cells(packed: PackedImages) -> None:
 
 
 def test_attributes_come_in_the_order_of_rows(packed: PackedImages) -> None:
-    raw = packed.folder.parent / "raw"
-    attributes = analysis.avatar_attributes(packed, raw)
+    raw, files = packed.folder.parent / "raw", [entry.file for entry in packed.kept]
+    attributes = read_attributes(raw, files)
     lines = (raw / "attributes.csv").read_text().splitlines()
     column = lines[0].split(",").index("hair_colour")
     by_file = {line.split(",")[0]: line.split(",")[column] for line in lines[1:]}
     assert attributes["hair_colour"] == [by_file[entry.file] for entry in packed.kept]
     with pytest.raises(DataError, match=r"attributes\.csv"):
-        analysis.avatar_attributes(packed, Path("nowhere"))
+        read_attributes(Path("nowhere"), files)
 
 
 def test_probe_reads_what_is_there_and_not_what_is_not(packed: PackedImages) -> None:

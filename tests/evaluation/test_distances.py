@@ -8,9 +8,11 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
+from vq_core.avatars.dataset import write_avatars
 from vq_core.config import load_config
-from vq_core.data.avatars import write_avatars
-from vq_core.data.ingest import PackedImages, ingest
+from vq_core.data.ingest import ingest
+from vq_core.data.packed import PackedImages
+from vq_core.errors import MissingWeights
 from vq_core.evaluation.distances import (
     InceptionFeatures,
     PretrainedFeatures,
@@ -19,9 +21,8 @@ from vq_core.evaluation.distances import (
     frechet_distance,
     kernel_distance,
 )
-from vq_core.evaluation.report import distance_figures
-from vq_core.training.losses import MissingWeights
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.evaluation.report import distance_metrics
+from vq_core.runs.loading import make_vqvae
 
 
 class CornerPixels(PretrainedFeatures):
@@ -78,18 +79,18 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
     return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
 
 
-def test_figures_compare_halves_of_what_was_held_out(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_compare_halves_of_what_was_held_out(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
     monkeypatch.setattr("vq_core.evaluation.report.FEW", 2)
     torch.manual_seed(0)
-    model, half = VQVAEModel(load_config("smoke", [])).eval(), len(packed.val_rows) // 2
+    model, half = make_vqvae(load_config("smoke", [])).eval(), len(packed.val_rows) // 2
     few, enough = torch.zeros(half - 1, 3, 64, 64), torch.rand(half + 1, 3, 64, 64)
-    figures = distance_figures(model, packed, [CornerPixels()], enough)
+    metrics = distance_metrics(model, packed, [CornerPixels()], 0, enough)
     sets = ("floor", "reconstructions", "samples")
     names = {f"{d}_{s}" for d in ("fid", "kid") for s in sets} | {f"kid_{s}_std" for s in sets} | {"distance_images"}
-    assert figures.keys() == names and figures["distance_images"] == half
-    assert all(np.isfinite(value) for value in figures.values())
-    assert not any("samples" in name for name in distance_figures(model, packed, [CornerPixels()], few))
+    assert metrics.keys() == names and metrics["distance_images"] == half
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert not any("samples" in name for name in distance_metrics(model, packed, [CornerPixels()], 0, few))
 
 
 @pytest.mark.parametrize(("features", "file"), [(SqueezeFeatures, "squeezenet1_1"), (InceptionFeatures, "inception")])

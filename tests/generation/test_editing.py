@@ -6,29 +6,27 @@ import pytest
 import torch
 
 from vq_core.config import load_config
+from vq_core.errors import ArgumentError
 from vq_core.generation.editing import (
+    Edit,
     blend_latents,
     cells_of,
-    complete,
-    copy_region,
+    completion,
     decode_edited,
     exchange_codes,
     exchange_likely,
-    paint,
     region,
-    replace_code,
-    variations,
 )
-from vq_core.generation.sampling import random_codes
-from vq_core.models import CodeTransformer, Decoder
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.generation.sampling import Sampling, random_codes
+from vq_core.models import VQVAE, CodeTransformer, Decoder
+from vq_core.runs.loading import make_vqvae
 
 
 @pytest.fixture(scope="module")
-def model() -> VQVAEModel:
+def model() -> VQVAE:
     torch.manual_seed(0)
     # Batch norm: in eval mode it has no statistics over the image, so a pixel depends on its neighbourhood only.
-    return VQVAEModel(load_config("smoke", ["model.norm=batch"])).eval().requires_grad_(False)
+    return make_vqvae(load_config("smoke", ["model.norm=batch"])).eval().requires_grad_(False)
 
 
 def test_regions_and_their_errors() -> None:
@@ -42,15 +40,16 @@ def test_regions_and_their_errors() -> None:
 def test_only_the_region_changes() -> None:
     a, b = random_codes(32, 2, 16).split(1)
     mask = region(16, (3, 6), (4, 9))
-    for changed in (copy_region(a, b, mask), paint(a, mask, 31)):
+    copied, painted = Edit(region=mask, copy_from=b).apply(a), Edit(region=mask, code=31).apply(a)
+    for changed in (copied, painted):
         assert torch.equal(changed[:, ~mask], a[:, ~mask])
-    assert torch.equal(copy_region(a, b, mask)[:, mask], b[:, mask])
-    assert bool((paint(a, mask, 31)[:, mask] == 31).all())
+    assert torch.equal(copied[:, mask], b[:, mask])
+    assert bool((painted[:, mask] == 31).all()) and bool((Edit(code=31).apply(a) == 31).all())
 
 
 def test_replace_code_leaves_the_others() -> None:
     codes = random_codes(8, 1, 16)
-    changed = replace_code(codes, 3, 5)
+    changed = Edit(replace=(3, 5)).apply(codes)
     assert not (changed == 3).any() and bool((changed[codes != 3] == codes[codes != 3]).all())
 
 
@@ -88,14 +87,15 @@ def test_attention_reaches_everywhere() -> None:
 def test_pixels_outside_the_decoders_reach_stay_equal(norm: str) -> None:
     """With GroupNorm too, whose statistics carry a change into every pixel."""
     torch.manual_seed(0)
-    model = VQVAEModel(load_config("smoke", [f"model.norm={norm}"])).eval().requires_grad_(False)
+    model = make_vqvae(load_config("smoke", [f"model.norm={norm}"])).eval().requires_grad_(False)
     for name, parameter in model.decoder.named_parameters():
         if "weight" in name:
             parameter.add_(0.05 * torch.randn_like(parameter))  # a fresh model's blocks reach nowhere
     codes = random_codes(32, 1, 16, seed=1)
     mask = region(16, (0, 2), (0, 2))
-    before, plain = model.decode(codes), model.decode(paint(codes, mask, 7))
-    after = decode_edited(model, codes, paint(codes, mask, 7))
+    painted = Edit(region=mask, code=7).apply(codes)
+    before, plain = model.decode(codes), model.decode(painted)
+    after = decode_edited(model, codes, painted)
     edge = int((2 + model.decoder.reach) * 4) + 1
     far = torch.ones(64, 64, dtype=torch.bool)
     far[:edge, :edge] = False
@@ -107,7 +107,7 @@ def test_pixels_outside_the_decoders_reach_stay_equal(norm: str) -> None:
 
 def test_nothing_edited_changes_nothing() -> None:
     torch.manual_seed(0)
-    model, codes = VQVAEModel(load_config("smoke")).eval().requires_grad_(False), random_codes(32, 1, 16)
+    model, codes = make_vqvae(load_config("smoke")).eval().requires_grad_(False), random_codes(32, 1, 16)
     assert torch.equal(decode_edited(model, codes, codes.clone()), model.decode(codes))
 
 
@@ -120,30 +120,53 @@ def masked() -> CodeTransformer:
     return CodeTransformer(32, 16, 16, 1, 2, 0.0, causal=False)
 
 
-@pytest.mark.parametrize(("strength", "redrawn"), [(0.001, 1), (0.25, 64), (1.0, 256)])
-def test_variations_draw_a_share_anew(masked: CodeTransformer, strength: float, redrawn: int) -> None:
-    codes = random_codes(32, 1, 16, seed=4)
-    varied = variations(masked, codes, strength, 3, seed=1, progress=False)
+@pytest.mark.parametrize(("fraction", "redrawn"), [(0.001, 1), (0.25, 64), (1.0, 256)])
+def test_variations_draw_a_fraction_anew(masked: CodeTransformer, fraction: float, redrawn: int) -> None:
+    codes, edit, how = random_codes(32, 1, 16, seed=4), Edit(vary=fraction), Sampling(seed=1)
+    varied = edit.apply(codes, masked, 3, how, progress=False)
     changed = (varied != codes).flatten(1).sum(1)
     assert bool((changed <= redrawn).all()) and bool((changed >= 0.8 * redrawn).all())
-    assert torch.equal(varied, variations(masked, codes, strength, 3, seed=1, progress=False))
+    assert torch.equal(varied, edit.apply(codes, masked, 3, how, progress=False))
     if redrawn == 64:
         assert not torch.equal(varied[0] != codes[0], varied[1] != codes[0])  # each forgets other places
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, 1.1, float("nan")])
-def test_impossible_strengths_are_named(masked: CodeTransformer, strength: float) -> None:
-    with pytest.raises(ValueError, match=r"strength must be in \(0, 1\]"):
-        variations(masked, random_codes(32, 1, 16), strength, 1)
+def test_a_region_is_drawn_anew_given_the_rest(masked: CodeTransformer) -> None:
+    codes, mask = random_codes(32, 1, 16, seed=4), region(16, (3, 6), (4, 9))
+    drawn = Edit(region=mask, regenerate=True).apply(codes, masked, 3, Sampling(seed=1), progress=False)
+    assert drawn.shape == (3, 16, 16) and torch.equal(drawn[:, ~mask], codes[:, ~mask].expand(3, -1))
+    assert not torch.equal(drawn[:, mask], codes[:, mask].expand(3, -1))
+    with pytest.raises(ArgumentError, match="needs the masked prior"):
+        Edit(region=mask, regenerate=True).apply(codes)
 
 
-def test_completion_ignores_what_stands_in_the_hole(model: VQVAEModel, masked: CodeTransformer) -> None:
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ({}, "an edit is one of .*; got none"),
+        ({"code": 1, "vary": 0.5}, "got code, vary"),
+        ({"regenerate": True, "replace": (1, 2)}, "got replace, regenerate"),
+        ({"region": torch.ones(16, 16, dtype=torch.bool), "vary": 0.5}, "vary has no region"),
+        ({"region": torch.ones(16, 16, dtype=torch.bool), "replace": (1, 2)}, "replace has no region"),
+        *(({"vary": fraction}, r"vary must be in \(0, 1\]") for fraction in (0.0, -1.0, 1.1, float("nan"))),
+    ],
+)
+def test_impossible_edits_are_named(what: dict[str, Any], named: str) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        Edit(**what)
+
+
+def test_completion_ignores_what_is_in_the_hole(model: VQVAE, masked: CodeTransformer) -> None:
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     missing = torch.zeros(64, 64, dtype=torch.bool)
     missing[40:, :] = True
-    codes = complete(model, masked, x, missing, 2, seed=3, progress=False)
-    other = torch.where(missing, -x, x)
-    assert torch.equal(codes, complete(model, masked, other, missing, 2, seed=3, progress=False))
+
+    def completed(x: torch.Tensor) -> torch.Tensor:
+        given, edit = completion(model, x, missing)
+        return edit.apply(given, masked, 2, Sampling(seed=3), progress=False)
+
+    codes = completed(x)
+    assert torch.equal(codes, completed(torch.where(missing, -x, x)))
     assert torch.equal(codes[0, :9], codes[1, :9])  # one row of cells above the hole is drawn too
     assert not torch.equal(codes[0, 9:], codes[1, 9:])
 
@@ -161,7 +184,7 @@ def test_the_likely_order_exchanges_what_gains_most_first() -> None:
     assert torch.equal(path[2], torch.cat([a[0, :1], b[0, 1:]]))
 
 
-def test_interpolations_start_and_end_where_they_should(model: VQVAEModel) -> None:
+def test_interpolations_start_and_end_where_they_should(model: VQVAE) -> None:
     a, b = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(2).sub(1).split(1)
     blended = blend_latents(model, a, b, 5)
     torch.testing.assert_close(blended[:1], model(a))

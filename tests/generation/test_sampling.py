@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from vq_core.generation.sampling import fill_codes, filtered_probabilities, random_codes, sample_codes
+from vq_core.errors import ArgumentError
+from vq_core.generation import sampling
+from vq_core.generation.sampling import Sampling, fill_codes, filtered_probabilities, random_codes, sample_codes
 from vq_core.models import CodeTransformer
 
 K, GRID = 11, 4
@@ -49,20 +51,20 @@ def test_equals_sampling_without_cache(prior: CodeTransformer, kept_rows: int) -
     keep = torch.zeros(GRID, GRID, dtype=torch.bool)
     keep[:kept_rows] = True
     keep[-1, 1] = True  # also a given code in the middle of what is drawn
-    drawn = sample_codes(prior, 5, start=start, keep=keep, seed=9, progress=False)
+    drawn = sample_codes(prior, 5, Sampling(seed=9), start=start, keep=keep, progress=False)
     assert torch.equal(drawn, plain_sampling(prior, 5, 9, keep, start))
     assert bool((drawn[:, keep] == start[:, keep]).all())
 
 
 def test_same_seed_same_codes_and_dropout_is_off(prior: CodeTransformer) -> None:
     prior.train()
-    one, two = (sample_codes(prior, 3, seed=s, progress=False) for s in (1, 1))
+    one, two = (sample_codes(prior, 3, Sampling(seed=s), progress=False) for s in (1, 1))
     assert torch.equal(one, two) and prior.training
-    assert not torch.equal(one, sample_codes(prior, 3, seed=2, progress=False))
+    assert not torch.equal(one, sample_codes(prior, 3, Sampling(seed=2), progress=False))
 
 
 def test_top_k_of_one_is_the_likeliest(prior: CodeTransformer) -> None:
-    drawn = sample_codes(prior, 2, top_k=1, progress=False)
+    drawn = sample_codes(prior, 2, Sampling(top_k=1), progress=False)
     with torch.no_grad():
         assert torch.equal(drawn.flatten(1), prior.eval()(drawn.flatten(1)).argmax(-1))
 
@@ -89,27 +91,39 @@ def test_filters_against_a_plain_version() -> None:
         torch.testing.assert_close(kept_k[best[0]] / kept_k[best[1]], p[best[0]] / p[best[1]])
 
 
+NO_NUMBERS = [float("nan"), float("inf")]
+EVERYWHERE = torch.ones(GRID, GRID, dtype=torch.bool)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"temperature": 0.0}, "temperature"),
-        ({"temperature": -1.0}, "temperature"),
+        *(({"temperature": value}, "temperature") for value in (0.0, -1.0, *NO_NUMBERS)),
         ({"top_k": 0}, "top_k"),
-        ({"top_k": K + 1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
-        ({"keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "start and keep"),
-        ({"start": torch.full((1, GRID, GRID), K), "keep": torch.ones(GRID, GRID, dtype=torch.bool)}, "codes"),
+        ({"passes": 0}, "passes"),
+    ],
+)
+def test_impossible_ways_of_drawing_are_named(arguments: dict, named: str) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        Sampling(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"sampling": Sampling(top_k=K + 1)}, "top_k"),
+        ({"keep": EVERYWHERE}, "start and keep"),
+        ({"start": torch.full((1, GRID, GRID), K), "keep": EVERYWHERE}, "codes"),
         ({"start": torch.zeros(1, GRID, GRID, dtype=torch.long), "keep": torch.ones(2, 2, dtype=torch.bool)}, "keep"),
-        ({"start": torch.zeros(2, GRID, GRID, dtype=torch.long), "keep": torch.ones(4, 4, dtype=torch.bool)}, "start"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"temperature": float("inf")}, "temperature"),
+        ({"start": torch.zeros(2, GRID, GRID, dtype=torch.long), "keep": EVERYWHERE}, "start"),
     ],
 )
 def test_impossible_arguments_are_named(
     prior: CodeTransformer, masked: CodeTransformer, arguments: dict, named: str
 ) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ArgumentError, match=named):
         sample_codes(prior, 1, progress=False, **arguments)
     with pytest.raises(ValueError, match=named):
         fill_codes(masked, 1, progress=False, **arguments)
@@ -122,20 +136,16 @@ def test_each_way_wants_its_own_prior(prior: CodeTransformer, masked: CodeTransf
         fill_codes(prior, 1, progress=False)
 
 
-@pytest.mark.parametrize(("arguments", "named"), [({"steps": 0}, "steps"), ({"risk": -1.0}, "risk")])
-def test_impossible_arguments_of_filling_are_named(masked: CodeTransformer, arguments: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        fill_codes(masked, 1, progress=False, **arguments)
-
-
-@pytest.mark.parametrize("steps", [1, 3, 16, 40])
-def test_filling_draws_all_that_is_unknown_and_nothing_else(masked: CodeTransformer, steps: int) -> None:
+@pytest.mark.parametrize("passes", [1, 3, 16, 40])
+def test_filling_draws_all_that_is_unknown_and_nothing_else(masked: CodeTransformer, passes: int) -> None:
     start = random_codes(K, 6, GRID, seed=3)
     keep = torch.rand(6, GRID, GRID, generator=torch.Generator().manual_seed(0)) < 0.5
-    drawn = fill_codes(masked, 6, steps=steps, start=start, keep=keep, seed=1, progress=False)
+    drawn = fill_codes(masked, 6, Sampling(passes=passes, seed=1), start=start, keep=keep, progress=False)
     assert drawn.shape == (6, GRID, GRID) and drawn.min() >= 0 and drawn.max() < K
     assert torch.equal(drawn[keep], start[keep]) and not torch.equal(drawn, start)
-    assert torch.equal(drawn, fill_codes(masked, 6, steps=steps, start=start, keep=keep, seed=1, progress=False))
+    assert torch.equal(
+        drawn, fill_codes(masked, 6, Sampling(passes=passes, seed=1), start=start, keep=keep, progress=False)
+    )
 
 
 def test_filling_nothing_changes_nothing(masked: CodeTransformer) -> None:
@@ -147,14 +157,14 @@ def test_one_unknown_code_is_drawn_from_its_probabilities(masked: CodeTransforme
     """4,000 draws of one code against softmax of the network's logits there."""
     start, keep = random_codes(K, 1, GRID, seed=2), torch.ones(GRID, GRID, dtype=torch.bool)
     keep[1, 2] = False
-    drawn = fill_codes(masked, 4000, start=start, keep=keep, temperature=2.0, progress=False)[:, 1, 2]
+    drawn = fill_codes(masked, 4000, Sampling(temperature=2.0), start=start, keep=keep, progress=False)[:, 1, 2]
     with torch.no_grad():
         logits = masked.eval()(start.flatten(1).masked_fill(~keep.flatten(), masked.unknown))[0, 6]
     expected = (logits / 2).softmax(0)
     assert (torch.bincount(drawn, minlength=K) / 4000 - expected).abs().max() < 0.03
 
 
-def test_without_risk_the_surest_code_stays_first(masked: CodeTransformer) -> None:
+def test_without_risk_the_surest_code_stays_first(masked: CodeTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Top-k of one, by a plain version: in each pass the likeliest codes stay, as many as the cosine says."""
     codes = torch.full((1, GRID * GRID), masked.unknown)
     masked.eval()
@@ -165,7 +175,8 @@ def test_without_risk_the_surest_code_stays_first(masked: CodeTransformer) -> No
         waiting = [p for p in range(16) if codes[0, p] == masked.unknown]
         for p in sorted(waiting, key=lambda p: -float(best[p]))[: len(waiting) - left]:
             codes[0, p] = which[p]
-    assert torch.equal(fill_codes(masked, 1, steps=4, top_k=1, risk=0.0, progress=False).flatten(1), codes)
+    monkeypatch.setattr(sampling, "RISK", 0.0)
+    assert torch.equal(fill_codes(masked, 1, Sampling(top_k=1, passes=4), progress=False).flatten(1), codes)
 
 
 def test_count_must_be_positive(prior: CodeTransformer) -> None:

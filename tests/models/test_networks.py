@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from vq_core import load_config
 from vq_core.models import Decoder, Encoder, PatchDiscriminator
 from vq_core.models.blocks import ResBlock, SelfAttention, Upsample, make_norm
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.loading import make_vqvae
 
 
 def images(batch: int, size: int) -> Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "size"), [("full", 256), ("demo", 64), ("smoke", 64)])
 @torch.no_grad()
 def test_every_profiles_way_through_the_model(profile: str, size: int) -> None:
     config = load_config(profile, ["model.res_blocks=1"] if profile == "full" else [])
-    model = VQVAEModel(config).eval()
+    model = make_vqvae(config).eval()
     x = images(1, size)
     indices = model.encode(x)
     assert model.latents(x).shape == (1, config.model.code_dim, 16, 16)
@@ -72,7 +73,7 @@ def test_upsampling_doubles_the_size_with_the_chosen_interpolation(mode: Any) ->
 
 def test_options_reach_the_parts_of_the_model() -> None:
     changes = ["model.norm=batch", "model.activation=relu", "model.upsample=bilinear", "model.attention_at=[16, 32]"]
-    model = VQVAEModel(load_config("smoke", [*changes, "model.latent_channels=24"]))
+    model = make_vqvae(load_config("smoke", [*changes, "model.latent_channels=24"]))
     kinds = [type(module) for module in model.modules()]
     assert nn.GroupNorm not in kinds and nn.SiLU not in kinds and nn.BatchNorm2d in kinds and nn.ReLU in kinds
     assert {module.mode for module in model.modules() if isinstance(module, Upsample)} == {"bilinear"}

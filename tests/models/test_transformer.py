@@ -52,6 +52,7 @@ def test_masked_every_known_code_counts_everywhere_and_an_unknown_one_nowhere() 
     assert not torch.equal(net(known), net(full))
 
 
+@pytest.mark.slow
 def test_masked_it_learns_to_fill_in_what_stripes_imply() -> None:
     torch.manual_seed(0)
     net = CodeTransformer(K, GRID, 32, 2, 2, 0.0, causal=False, code_dim=16)
@@ -121,6 +122,7 @@ def test_a_fresh_model_guesses() -> None:
     assert float(bits(model(spread=False), codes(16))) == pytest.approx(math.log2(K), abs=0.05)
 
 
+@pytest.mark.slow
 def test_it_learns_a_few_grids_by_heart() -> None:
     net, grids = model(spread=False).train(), codes(4)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)

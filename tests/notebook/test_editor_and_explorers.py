@@ -13,16 +13,16 @@ from torch import Tensor
 from vq_core.config import load_config
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import decode_edited
-from vq_core.models import CodeTransformer
+from vq_core.models import VQVAE, CodeTransformer
 from vq_core.notebook import widgets
 from vq_core.notebook.editor import CodeEditor
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.loading import make_vqvae
 
 
 @pytest.fixture(scope="module")
-def model() -> VQVAEModel:
+def model() -> VQVAE:
     torch.manual_seed(0)
-    return VQVAEModel(load_config("smoke", [])).eval().requires_grad_(False)
+    return make_vqvae(load_config("smoke", [])).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +30,18 @@ def x() -> Tensor:
     return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def prior(model: VQVAEModel, causal: bool) -> CodeTransformer:
+def prior(model: VQVAE, causal: bool) -> CodeTransformer:
     torch.manual_seed(0)
-    return CodeTransformer(model.config.model.num_codes, 16, dim=16, layers=1, heads=2, causal=causal).eval()
+    return CodeTransformer(model.num_codes, 16, dim=16, layers=1, heads=2, causal=causal).eval()
 
 
 @pytest.fixture
-def editor(model: VQVAEModel, x: Tensor, tmp_path: Path) -> CodeEditor:
+def editor(model: VQVAE, x: Tensor, tmp_path: Path) -> CodeEditor:
     return CodeEditor(model, prior(model, causal=False), x, swatches(model), tmp_path / "edits")
 
 
-def swatches(model: VQVAEModel) -> np.ndarray:
-    count = model.config.model.num_codes
+def swatches(model: VQVAE) -> np.ndarray:
+    count = model.num_codes
     return np.random.default_rng(0).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
 
 
@@ -49,7 +49,7 @@ def shown(editor: CodeEditor) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(editor.canvas.picture)))
 
 
-def test_the_editor_shows_what_the_codes_decode_to(editor: CodeEditor, model: VQVAEModel) -> None:
+def test_the_editor_shows_what_the_codes_decode_to(editor: CodeEditor, model: VQVAE) -> None:
     before = editor.codes
     editor.canvas.selected = [0, 1, 16]
     editor.code.value = 7
@@ -102,10 +102,10 @@ def test_without_chosen_cells_nothing_happens_and_it_says_so(editor: CodeEditor)
     assert "choose cells first" in editor.status.value and editor.undo.disabled
 
 
-def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model: VQVAEModel) -> None:
+def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model: VQVAE) -> None:
     editor.atlas.selected = [4]
     code = editor.code.value
-    editor.code.value = (code + 1) % model.config.model.num_codes
+    editor.code.value = (code + 1) % model.num_codes
     assert editor.atlas.selected != [4]
     editor.code.value = code
     assert editor.atlas.selected == [4]
@@ -118,9 +118,7 @@ def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model
     np.testing.assert_array_equal(preview, swatches(model)[code])
 
 
-def test_a_click_beyond_the_last_code_of_the_atlas_changes_nothing(
-    model: VQVAEModel, x: Tensor, tmp_path: Path
-) -> None:
+def test_a_click_beyond_the_last_code_of_the_atlas_changes_nothing(model: VQVAE, x: Tensor, tmp_path: Path) -> None:
     seven = CodeTransformer(7, 16, dim=16, layers=1, heads=2, causal=False).eval()
     editor = CodeEditor(model, seven, x, swatches(model)[:7], tmp_path)
     editor.code.value = 5
@@ -183,7 +181,8 @@ def result_of(code: str, names: dict[str, Any]) -> Any:
     return eval(call, names)
 
 
-def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_the_sampling_call_gives_the_picture_shown(model: VQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     causal, grids = prior(model, causal=True), []
     monkeypatch.setattr(
         widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
@@ -198,7 +197,7 @@ def test_the_sampling_call_gives_the_picture_shown(model: VQVAEModel, monkeypatc
 
 @pytest.mark.parametrize("method", ["blend", "exchange", "likely"])
 def test_every_interpolation_call_gives_the_frame_shown(
-    model: VQVAEModel, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
+    model: VQVAE, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grids: list[Any] = []
     monkeypatch.setattr(

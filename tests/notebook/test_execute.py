@@ -12,6 +12,8 @@ from PIL import Image
 
 from vq_core.notebook.execute import execute_all
 
+pytestmark = pytest.mark.slow
+
 DRAW = """
 import sys
 from IPython.display import display

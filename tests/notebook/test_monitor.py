@@ -13,8 +13,7 @@ from PIL import Image
 
 from vq_core.config import load_config
 from vq_core.notebook import monitor, plots
-from vq_core.training.callbacks import StoppedEarly
-from vq_core.training.runs import History, Run
+from vq_core.runs.folders import History, Run
 
 
 class Clock:
@@ -26,6 +25,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawing", [0.05, 0.4, 3.0])
 def test_drawing_takes_no_more_than_its_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: float
@@ -45,11 +45,11 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
     view = Slow(run, History(run))
     module = stand_in(0, 6000)
     began = clock.now
-    view.on_train_start(None, module)
+    view.started(module)
     for _ in range(6000):
         clock.now += 0.1
         module.steps_done += 1
-        view.on_train_batch_end(None, module, None, None, 0)
+        view.stepped(module)
     assert view.drawn >= 3
     assert view.spent == pytest.approx(view.drawn * drawing) and view.spent / (clock.now - began) <= 0.016
     assert view.status(module).startswith("phase1 step 6000/6000")
@@ -58,7 +58,8 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
 def stand_in(done: int, total: int) -> Any:
     """What the view needs of a training module."""
     config = load_config("smoke", [])
-    return SimpleNamespace(steps_done=done, total_steps=total, seconds=90.0, validations_since_best=4, config=config)
+    position = SimpleNamespace(total_steps=total)
+    return SimpleNamespace(steps_done=done, position=position, seconds=90.0, validations_since_best=4, config=config)
 
 
 class Seen(monitor.LiveView):
@@ -81,9 +82,9 @@ def run(tmp_path: Path) -> Run:
     (run.folder / "pictures").mkdir(parents=True)
     history = History(run)
     for step in (10, 20):
-        history.log_metrics({"train/total": 2 / step, "train/rec": 1 / step, "train/commit": 0.5 / step}, step)
-    history.log_metrics({"val/total": 0.2, "val/psnr": 21.5, "val/perplexity": 3.0}, 20)
-    history.log_usage(np.array([3, 0, 1, 4]), 20)
+        history.add({"train/total": 2 / step, "train/rec": 1 / step, "train/commit": 0.5 / step}, step)
+    history.add({"val/total": 0.2, "val/psnr": 21.5, "val/perplexity": 3.0}, 20)
+    history.add_usage(np.array([3, 0, 1, 4]), 20)
     for step, value in ((20, 50), (40, 200)):
         Image.fromarray(np.full((134, 530, 3), value, np.uint8)).save(run.folder / "pictures" / f"step={step:06d}.png")
     return run
@@ -93,30 +94,31 @@ def parts(figure: Figure) -> dict[str, Axes]:
     return {ax.get_title(): ax for ax in figure.axes}
 
 
+@pytest.mark.slow
 def test_it_says_how_a_training_goes_and_how_it_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(monitor, "time", clock)
     view, module = Seen(run, History(run)), stand_in(20, 120)
-    view.on_train_start(None, module)
+    view.started(module)
     assert view.title == "phase1 step 20/120 · loss 0.1 · validation PSNR 21.5"
     clock.now += 10
     module.steps_done, batch = 40, module.config.train.batch_size
-    view.on_train_batch_end(None, module, None, None, 0)
+    view.stepped(module)
     assert view.title.endswith(f"{2 * batch:.3g} images/s · 40 s left")
-    view.on_exception(None, module, StoppedEarly())
+    view.ended(module, "interrupted")
     assert view.title.endswith("images/s · interrupted: run the cell again to go on")
-    view.on_exception(None, module, RuntimeError("no"))
+    view.ended(module, "RuntimeError")
     assert view.title.endswith("images/s · RuntimeError")
-    view.on_train_end(None, module)
+    view.ended(module, "stopped early")
     assert view.title.endswith("stopped early after 1.5 min: no better validation for 4 times")
     module.steps_done = 120
-    view.on_train_end(None, module)
+    view.ended(module, "done")
     assert view.title.endswith("images/s · done in 1.5 min")
 
 
 def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run) -> None:
     view = Seen(run, History(run))
-    view.on_train_start(None, stand_in(20, 120))
+    view.started(stand_in(20, 120))
     shown = parts(view.shown)
     lines = {line.get_label(): line.get_ydata() for line in shown["terms of the loss"].get_lines()}
     assert lines.keys() == {"rec", "commit"} and lines["rec"] == pytest.approx([0.1, 0.05])
@@ -130,7 +132,7 @@ def test_nothing_jumps_while_a_run_begins(tmp_path: Path, run: Run) -> None:
     fresh = Run(tmp_path / "phase1-smoke-fresh")
     empty, full = Seen(fresh, History(fresh)), Seen(run, History(run))
     for view in (empty, full):
-        view.on_train_start(None, stand_in(0, 120))
+        view.started(stand_in(0, 120))
     assert (empty.shown.get_size_inches() == full.shown.get_size_inches()).all()
     assert not empty.shown.axes and len(full.shown.axes) == 7
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vq_core.notebook import plots
 from vq_core.notebook.widgets import UsageExplorer, usage_comparison
-from vq_core.training.runs import Run
+from vq_core.runs.folders import Run
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The discriminator's options against their formulas, written out again in another way."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from vq_core.config import load_config
-from vq_core.training.adversary import Adversary, adaptive_factor, diff_augment
+from vq_core.data.batches import Position
+from vq_core.training.adversary import Adversary, adaptive_factor, diff_augment, discriminator_loss, generator_loss
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+ALONE = (0, 1)  # the first of one process
 
 
 def pictures(seed: int = 0, count: int = 3, size: int = 32) -> Tensor:
@@ -22,27 +27,27 @@ def pictures(seed: int = 0, count: int = 3, size: int = 32) -> Tensor:
 def adversary(kind: Any = "hinge", **options: Any) -> Adversary:
     torch.manual_seed(0)
     config = load_config("smoke").discriminator
-    return Adversary(config.model_copy(update={"channels": 4, "layers": 1} | options), kind)
+    return Adversary(config.model_copy(update={"channels": 4, "layers": 1} | options), kind, Position(0, 10, 4))
 
 
 def test_the_plain_loss_is_the_sum_of_nothing_else() -> None:
-    terms = adversary().judging(pictures(0), pictures(1), 0)
+    terms = adversary().discriminator_terms(pictures(0), pictures(1), ALONE)
     assert set(terms) == {"disc", "disc_total", "disc_real", "disc_fake"} and torch.equal(
         terms["disc"], terms["disc_total"]
     )
 
 
-def test_fooling_leaves_the_discriminator_alone() -> None:
-    player, x_rec = adversary(), pictures(1).requires_grad_()
-    player.fooling(x_rec, 0).backward()
+def test_the_generators_loss_leaves_the_discriminator_alone() -> None:
+    opponent, x_rec = adversary(), pictures(1).requires_grad_()
+    opponent.generator_loss(x_rec, ALONE).backward()
     assert x_rec.grad is not None and x_rec.grad.abs().sum() > 0
-    assert all(p.grad is None and p.requires_grad for p in player.parameters())
+    assert all(p.grad is None and p.requires_grad for p in opponent.parameters())
 
 
 def test_r1_is_the_squared_gradient_by_finite_differences() -> None:
-    player, x = adversary(gradient_penalty=0.2), pictures(0, 2, 8)
-    terms = player.judging(x, pictures(1, 2, 8), 0)
-    exact, x_exact = copy.deepcopy(player.discriminator).double(), x.double()
+    opponent, x = adversary(gradient_penalty=0.2), pictures(0, 2, 8)
+    terms = opponent.discriminator_terms(x, pictures(1, 2, 8), ALONE)
+    exact, x_exact = copy.deepcopy(opponent.discriminator).double(), x.double()
     gradient = torch.zeros_like(x_exact)
     with torch.no_grad():
         for place in range(x[0].numel()):
@@ -58,14 +63,14 @@ def test_r1_is_the_squared_gradient_by_finite_differences() -> None:
 
 
 def test_lecam_pulls_towards_the_others_average() -> None:
-    player = adversary(lecam=0.3)
-    player.remember(torch.tensor(2.0), torch.tensor(-4.0))
-    torch.testing.assert_close(player.anchors, torch.tensor([0.02, -0.04]))
-    player.anchors.copy_(torch.tensor([0.5, -0.7]))
+    opponent = adversary(lecam=0.3)
+    opponent.move_anchors(torch.tensor(2.0), torch.tensor(-4.0))
+    torch.testing.assert_close(opponent.anchors, torch.tensor([0.02, -0.04]))
+    opponent.anchors.copy_(torch.tensor([0.5, -0.7]))
     x, x_rec = pictures(0), pictures(1)
-    real, fake = player.discriminator(x), player.discriminator(x_rec)
+    real, fake = opponent.discriminator(x), opponent.discriminator(x_rec)
     expected = ((real + 0.7) ** 2).mean() + ((fake - 0.5) ** 2).mean()
-    terms = player.judging(x, x_rec, 0)
+    terms = opponent.discriminator_terms(x, x_rec, ALONE)
     torch.testing.assert_close(terms["lecam"], expected)
     torch.testing.assert_close(terms["disc_total"], terms["disc"] + 0.3 * expected)
 
@@ -82,10 +87,10 @@ def test_the_adaptive_factor_is_the_ratio_of_the_gradients() -> None:
 
 def test_augmentation_is_by_the_seed_and_shared_out() -> None:
     x = pictures(0, 4)
-    whole = diff_augment(x, 5)
-    assert torch.equal(whole, diff_augment(x, 5)) and not torch.equal(whole, diff_augment(x, 6))
+    whole = diff_augment(x, seeded(5))
+    assert torch.equal(whole, diff_augment(x, seeded(5))) and not torch.equal(whole, diff_augment(x, seeded(6)))
     for rank in (0, 1):
-        assert torch.equal(diff_augment(x[rank::2], 5, (rank, 2)), whole[rank::2])
+        assert torch.equal(diff_augment(x[rank::2], seeded(5), (rank, 2)), whole[rank::2])
 
 
 def test_augmentation_blanks_half_a_side_and_shifts_by_an_eighth() -> None:
@@ -96,7 +101,7 @@ def test_augmentation_blanks_half_a_side_and_shifts_by_an_eighth() -> None:
     colours = colours.mean(1, keepdim=True) + (colours - colours.mean(1, keepdim=True)) * 2 * draw[1]
     mean = colours.mean((1, 2, 3), keepdim=True)
     colours = mean + (colours - mean) * (0.5 + draw[2])
-    result = diff_augment(ramp, 9)
+    result = diff_augment(ramp, seeded(9))
     shifts, blank = set(), []
     for number in range(200):
         down, right = (int(17 * draw[3 + axis, number]) - 8 for axis in (0, 1))
@@ -116,5 +121,41 @@ def test_augmentation_blanks_half_a_side_and_shifts_by_an_eighth() -> None:
 
 def test_augmentation_lets_the_gradient_through() -> None:
     x = pictures().requires_grad_()
-    diff_augment(x, 1).square().sum().backward()
+    diff_augment(x, seeded(1)).square().sum().backward()
     assert x.grad is not None and (x.grad != 0).float().mean() > 0.4
+
+
+def logits(*values: float) -> Tensor:
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+def test_hinge_by_hand() -> None:
+    assert float(generator_loss(logits(0.5, -1.5), "hinge")) == pytest.approx(0.5)
+    # real: relu(1 − 2) = 0, relu(1 − 0.5) = 0.5; fake: relu(1 − 3) = 0, relu(1 + 0.5) = 1.5
+    assert float(discriminator_loss(logits(2.0, 0.5), logits(-3.0, 0.5), "hinge")) == pytest.approx(0.5)
+    assert float(discriminator_loss(logits(0.0), logits(0.0), "hinge")) == 1
+
+
+def test_non_saturating_by_hand() -> None:
+    expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    assert float(generator_loss(logits(1.0, -2.0), "non_saturating")) == pytest.approx(expected)
+    expected = 0.5 * (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2)))
+    assert float(discriminator_loss(logits(1.0), logits(-2.0), "non_saturating")) == pytest.approx(expected)
+    assert float(discriminator_loss(logits(0.0), logits(0.0), "non_saturating")) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("phase", ["hinge", "non_saturating"])
+def test_gradients_pull_the_right_way(phase: Any) -> None:
+    real, fake, made = (logits(0.3, -0.4, 0.0).requires_grad_() for _ in range(3))
+    discriminator_loss(real, fake, phase).backward()
+    generator_loss(made, phase).backward()
+    assert real.grad is not None and fake.grad is not None and made.grad is not None
+    assert (real.grad < 0).all()  # real images are to be scored higher,
+    assert (fake.grad > 0).all()  # generated ones lower;
+    assert (made.grad < 0).all()  # the decoder wants them higher
+
+
+def test_hinge_leaves_what_is_right_by_a_margin() -> None:
+    real, fake = logits(1.5).requires_grad_(), logits(-1.5).requires_grad_()
+    discriminator_loss(real, fake, "hinge").backward()
+    assert real.grad is not None and fake.grad is not None and real.grad.item() == fake.grad.item() == 0

@@ -9,23 +9,27 @@ import pytest
 from small_runs import FROM_SCRATCH, NO_AUGMENTATION, fresh_copy, settings
 
 from vq_core.config import Config
-from vq_core.data.datamodule import prepare_images
+from vq_core.data.images import prepare_images
 from vq_core.notebook.monitor import LiveView
+from vq_core.runs.finding import run_for
+from vq_core.runs.folders import PHASES, Phase, Run
 from vq_core.training.diagnosis import diagnose
-from vq_core.training.phases import TRAININGS, run_for
-from vq_core.training.runs import Run
+from vq_core.training.phases import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
+]
 
 
-def trained(kind: str, *changes: str) -> tuple[Run, Config]:
+def trained(phase: Phase, *changes: str) -> tuple[Run, Config]:
     config = settings(*changes)
     prepare_images(config, progress=False)
-    return TRAININGS[kind](config), config
+    return train(phase, config), config
 
 
 def rows_found(run: Run, config: Config) -> list[str]:
-    found = diagnose(run.kind, run.history(), config, ended=True)
+    found = diagnose(run.phase, run.history(), config, ended=True)
     assert run.result()["findings"] == [str(finding) for finding in found]
     return [finding.row for finding in found]
 
@@ -36,10 +40,10 @@ def switches(run: Run) -> str:
 
 def applies(run: Run, *changes: str) -> None:
     """Every switch that is named can be set so, and makes another run of it."""
-    for finding in diagnose(run.kind, run.history(), settings(*changes), ended=True):
+    for finding in diagnose(run.phase, run.history(), settings(*changes), ended=True):
         for switch in finding.switches:
             if "=" in switch:
-                assert run_for(run.kind, settings(*changes, switch)) != run, switch
+                assert run_for(run.phase, settings(*changes, switch)) != run, switch
 
 
 @pytest.mark.usefixtures("place")
@@ -66,7 +70,7 @@ def test_a_gan_far_too_strong_is_t2() -> None:
     )
     applies(run, *changes)
     after_a_long_phase1 = settings(*changes, "phase2.start_from=phase1", "phase1.steps=100")
-    (finding,) = diagnose(run.kind, run.history(), after_a_long_phase1, ended=True)
+    (finding,) = diagnose(run.phase, run.history(), after_a_long_phase1, ended=True)
     assert not any("gan_start" in switch for switch in finding.switches)  # it starts with Phase 2 all the same
 
 
@@ -108,7 +112,7 @@ def test_a_sound_run_is_told_nothing_but_that_it_was_short() -> None:
 
 
 def test_nothing_is_said_of_nothing() -> None:
-    assert all(diagnose(kind, [], settings()) == [] for kind in TRAININGS)
+    assert all(diagnose(phase, [], settings()) == [] for phase in PHASES)
 
 
 @pytest.mark.usefixtures("place")
@@ -124,5 +128,5 @@ def test_the_live_view_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = ("quantizer.learning=gradient", "loss.vq=0", "quantizer.reset_every=0")
     monkeypatch.setattr(sys, "stdout", io.StringIO())  # what `display` prints outside a notebook
     config = settings(*FROM_SCRATCH, *frozen, "phase1.steps=20", "train.val_every=10")
-    TRAININGS["phase1"](config, Seen)
+    train("phase1", config, Seen)
     assert labels[0] == "" and labels[-1].startswith("T1: codebook collapse")

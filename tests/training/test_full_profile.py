@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from vq_core.config import load_config
-from vq_core.data.datamodule import prepare_images
+from vq_core.data.images import prepare_images
 from vq_core.models import CodeTransformer
-from vq_core.training.phases import train_phase2
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.loading import load_vqvae
+from vq_core.training.phases import train
+
+pytestmark = pytest.mark.slow
 
 
 def test_one_step_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,10 +21,10 @@ def test_one_step_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     now = ["loss.gan_start=0", "loss.gan_ramp=1", "train.device=cpu", "train.precision=32-true"]
     config = load_config("full", [*smaller, *elsewhere, *now])
     prepare_images(config, progress=False)
-    run = train_phase2(config)
+    run = train("phase2", config)
     (row,) = [row for row in run.history() if "train/disc" in row]
     assert row["step"] == 1 and row["train/gan_weight"] == pytest.approx(0.1)
-    model = VQVAEModel.load(run.folder)
+    model = load_vqvae(run)
     x = torch.zeros(1, 3, 256, 256)
     assert model.encode(x).shape == (1, 16, 16) and model(x).shape == x.shape
     assert model.quantizer.codebook.shape == (1024, 256)

@@ -13,8 +13,11 @@ import pytest
 import torch
 from small_runs import SETTINGS, fresh_copy, settings, the_run
 
-from vq_core.training.phases import TRAININGS
-from vq_core.training.state import load_checkpoint
+from vq_core.runs.checkpoints import load_checkpoint
+from vq_core.runs.folders import PHASES
+from vq_core.training.phases import train
+
+pytestmark = pytest.mark.slow
 
 # Dropout masks are each process's own; Muon rounds to bf16, where a gradient's last bit shows, so it hardly moves here.
 # The GAN, LeCam, its augmentation, accumulation and resets are all at work.
@@ -37,7 +40,7 @@ LIMIT = 240
 
 def environment(data: Path) -> dict[str, str]:
     rest = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
-    return rest | {"VQ_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    return rest | {"VQ_DATA": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
 
 
 def close(a: Any, b: Any, tolerance: float) -> dict[str, float]:
@@ -49,24 +52,26 @@ def close(a: Any, b: Any, tolerance: float) -> dict[str, float]:
 def test_two_processes_train_as_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = fresh_copy(prepared, tmp_path / "alone", monkeypatch)
     shutil.copytree(alone, tmp_path / "two")
-    for train in TRAININGS.values():
-        train(settings(*TOGETHER))
+    for phase in PHASES:
+        train(phase, settings(*TOGETHER))
     command = [sys.executable, str(SCRIPT), *TOGETHER, "train.devices=2"]
     done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    for kind in TRAININGS:
-        one, two = the_run(alone, kind), the_run(tmp_path / "two", kind)
-        a, b = load_checkpoint(one.last, (kind,)), load_checkpoint(two.last, (kind,))
+    for phase in PHASES:
+        one, two = the_run(alone, phase), the_run(tmp_path / "two", phase)
+        a, b = load_checkpoint(one.last, (phase,)), load_checkpoint(two.last, (phase,))
         assert len(b["rng"]) == 2 and len(a["rng"]) == 1
         assert close(a["model"], b["model"], 1e-5) == {}
-        if kind not in ("prior", "masked"):
-            codebooks = [state["model"]["quantizer.codebook"] for state in (a, b)]
+        if phase not in ("prior", "masked"):
+            codebooks = [state["model"]["vqvae.quantizer.codebook"] for state in (a, b)]
             torch.testing.assert_close(codebooks[0], codebooks[1], atol=1e-6, rtol=0)
-        for name in ("train/bits", "val/bits") if kind in ("prior", "masked") else ("train/rec", "val/rec", "val/psnr"):
+        for name in (
+            ("train/bits", "val/bits") if phase in ("prior", "masked") else ("train/rec", "val/rec", "val/psnr")
+        ):
             torch.testing.assert_close(*(torch.from_numpy(run.curve(name)[1]) for run in (one, two)), atol=1e-4, rtol=0)
         assert one.curve("train/codes_reset")[1].tolist() == two.curve("train/codes_reset")[1].tolist()
         # All ranks say what they hold at the end: bit for bit the same.
-        held = [torch.load(tmp_path / "two" / f"{kind}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        held = [torch.load(tmp_path / "two" / f"{phase}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert held[0].keys() == held[1].keys() and all(torch.equal(held[0][name], held[1][name]) for name in held[0])
     assert the_run(alone, "phase1").curve("train/codes_reset")[1].sum() > 0
     assert [p.name for p in tmp_path.glob("two/**/*.part*")] == []
@@ -81,8 +86,8 @@ def test_ranks_agree_to_the_bit_with_muon_at_work(
     command = [sys.executable, str(SCRIPT), *short]
     done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    for kind in ("prior", "masked"):
-        held = [torch.load(tmp_path / "two" / f"{kind}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for phase in ("prior", "masked"):
+        held = [torch.load(tmp_path / "two" / f"{phase}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert all(torch.equal(held[0][name], held[1][name]) for name in held[0])
 
 
@@ -112,5 +117,5 @@ def test_a_signal_to_one_process_stops_both_and_one_can_go_on(
     assert time.monotonic() < deadline  # nobody is left
     stopped = load_checkpoint(the_run(data, "phase1").last, ("phase1",))["steps_done"]
     assert 0 < stopped < 400
-    run = TRAININGS["phase1"](settings(*long))  # in one process, in the same folder
+    run = train("phase1", settings(*long))  # in one process, in the same folder
     assert run.result()["steps"] == 400 and run.curve("train/rec")[0].tolist() == list(range(1, 401))

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from vq_core.config import DataConfig
+from vq_core.settings import DataConfig
 
 
 def to_float(x: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
@@ -23,7 +23,7 @@ def to_uint8(x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b h w c"]:
 
 
 def augment(
-    x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+    x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
 ) -> Float[Tensor, "b c h w"]:
     """Flip and jitter each RGB image of a batch in [−1, 1] on its own; the result is clamped to [−1, 1].
 
@@ -34,9 +34,9 @@ def augment(
         x: the batch; left as it is.
         config: `flip` is a probability; `brightness`, `contrast`, `saturation` are the v above.
         generator: on the CPU, so that the GPU's batches are those of the CPU.
-        share: rank and number of processes that share a batch; each takes its part of one draw.
+        shard: rank and number of processes that share a batch; each takes its part of one draw.
     """
-    rank, world = share
+    rank, world = shard
     draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
     spread = torch.tensor([config.brightness, config.contrast, config.saturation], device=x.device)
     factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)

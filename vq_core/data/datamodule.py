@@ -1,8 +1,4 @@
-"""Batches of avatars for Lightning: indices are loaded, pixels looked up, normalised and augmented on the device."""
-
-import hashlib
-from pathlib import Path
-from typing import Any
+"""Batches for Lightning: row numbers are loaded; what they stand for is looked up, and augmented, on the device."""
 
 import lightning as L
 import numpy as np
@@ -11,70 +7,36 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vq_core.config import Config, data_dir
+from vq_core.config import Config
 from vq_core.data.augment import augment, to_float
-from vq_core.data.avatars import write_avatars
-from vq_core.data.batches import BatchOrder, index_loader
-from vq_core.data.ingest import DataError, PackedImages, ingest, load_packed, packing_settings, raw_files
+from vq_core.data.batches import BatchOrder, Position, Purpose, index_loader
+from vq_core.data.packed import PackedImages
+from vq_core.errors import DataError
 
 Images = Float[Tensor, "b 3 h w"]
-
-
-def image_source(config: Config) -> str:
-    """ "raw" for one's own images, "avatars" for the built-in ones: what `data.source` comes to on this disk."""
-    if config.data.source != "auto":
-        return config.data.source
-    return "raw" if any(raw_files(data_dir() / "raw")) else "avatars"
-
-
-def raw_dir(config: Config) -> Path:
-    """The folder of original images: `data/raw`, or that of the built-in avatars."""
-    if image_source(config) == "raw":
-        return data_dir() / "raw"
-    return data_dir() / "avatars" / f"{config.data.avatars}-seed{config.seed}"
-
-
-def processed_dir(config: Config) -> Path:
-    """The folder of the packed images at this configuration's size."""
-    source = "raw" if image_source(config) == "raw" else raw_dir(config).name
-    settings = sorted(packing_settings(config.data, config.seed).items())
-    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
-    return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}-{digest}"
-
-
-def prepare_images(config: Config, progress: bool = True) -> PackedImages:
-    """Draw the built-in avatars where there are no images of one's own, then clean, split and pack. Idempotent."""
-    if image_source(config) == "avatars":
-        write_avatars(raw_dir(config), config.data.avatars, config.seed, plant_faults=True, progress=progress)
-    return ingest(raw_dir(config), processed_dir(config), config.data, config.seed, progress=progress)
-
-
-def load_images(config: Config) -> PackedImages:
-    """The packed images. Raises `DataError`, naming the notebook to run, where there are none."""
-    return load_packed(processed_dir(config))
-
-
-def images_of(packed: PackedImages, rows: Int[np.ndarray, "b"] | list[int]) -> Float[Tensor, "b 3 h w"]:
-    """Packed images of some rows as floats in [−1, 1]."""
-    return to_float(torch.from_numpy(packed.images[np.asarray(rows)]))
+Sequences = Int64[Tensor, "b n"]
 
 
 class RowsDataModule(L.LightningDataModule):
-    """Batches of row numbers [b], training ones in a random order, for a sub-class to look up what stands there.
+    """Batches of row numbers [b], training ones in a random order, for a sub-class to look up what they stand for.
 
-    Batch order and augmentation are functions of seed and step alone. Each Lightning "epoch" is the stretch of steps up
-    to the next validation.
+    Batch order and augmentation are functions of the position alone. Each of Lightning's "epochs" is the stretch of
+    steps up to the next validation. Of several processes each takes its share of every batch.
 
     Args:
+        position: where the training stands; read anew for every stretch and every batch.
         key: of the setting `batch_size`, for the message.
 
     Raises:
         DataError: the split does not fill a training batch, or leaves a process nothing to validate.
     """
 
-    def __init__(self, config: Config, key: str, batch_size: int, train_rows: Tensor, val_rows: Tensor) -> None:
+    def __init__(
+        self, config: Config, position: Position, key: str, batch_size: int, train_rows: Tensor, val_rows: Tensor
+    ) -> None:
         super().__init__()
-        self.config, self.batch_size, self.train_rows, self.val_rows = config, batch_size, train_rows, val_rows
+        self.config, self.position, self.batch_size = config, position, batch_size
+        self.train_rows, self.val_rows = train_rows, val_rows
         train, val, devices = len(train_rows), len(val_rows), config.train.devices
         if train < batch_size:
             raise DataError(
@@ -87,30 +49,26 @@ class RowsDataModule(L.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[int]:
-        """From where the module stands up to the next validation or the end."""
-        trainer, module = self._fitting()
-        stop = min(module.total_steps, (module.steps_done // module.val_every + 1) * module.val_every)
-        batches = BatchOrder(
-            self.train_rows,
-            self.batch_size // module.accumulate,
-            self.config.seed,
-            module.steps_done * module.accumulate,
-            stop * module.accumulate,
-            trainer.global_rank,
-            trainer.world_size,
-        )
-        return index_loader(batches)
+        """From the position up to the next validation or the end."""
+        size, (first, stop) = self.batch_size // self.position.accumulate, self.position.stretch
+        return index_loader(BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard))
 
     def val_dataloader(self) -> DataLoader[int]:
         """In order; of several processes each takes its share."""
-        trainer, _ = self._fitting()
-        rows = self.val_rows[trainer.global_rank :: trainer.world_size]
-        return index_loader([part.tolist() for part in rows.split(self.batch_size)])
+        rank, world = self.shard
+        return index_loader([part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)])
 
-    def _fitting(self) -> tuple[Any, Any]:
-        """Trainer and module."""
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Rank of this process, and the number of processes that share each batch."""
         assert self.trainer is not None
-        return self.trainer, self.trainer.lightning_module
+        return self.trainer.global_rank, self.trainer.world_size
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the batch under way is for training, not for validation."""
+        assert self.trainer is not None
+        return self.trainer.training
 
 
 class AnimeDataModule(RowsDataModule):
@@ -120,9 +78,9 @@ class AnimeDataModule(RowsDataModule):
     CPU they are read from the memory-mapped file.
     """
 
-    def __init__(self, config: Config, packed: PackedImages) -> None:
-        train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
-        super().__init__(config, "train.batch_size", config.train.batch_size, train, val[: config.train.val_images])
+    def __init__(self, config: Config, packed: PackedImages, position: Position) -> None:
+        train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows[: config.train.val_images])
+        super().__init__(config, position, "train.batch_size", config.train.batch_size, train, val)
         self.packed = packed
         self._pixels: Tensor | np.ndarray = packed.images
 
@@ -136,13 +94,35 @@ class AnimeDataModule(RowsDataModule):
 
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Images:
         x = to_float(self._look_up(batch))
-        trainer, module = self._fitting()
-        if not trainer.training:
+        if not self.in_training:
             return x
-        generator = torch.Generator().manual_seed(module.batch_seed(0))
-        return augment(x, self.config.data, generator, (trainer.global_rank, trainer.world_size))
+        return augment(x, self.config.data, self.position.generator(Purpose.AUGMENT), self.shard)
 
     def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:
         if isinstance(self._pixels, Tensor):
             return self._pixels[rows]
         return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
+
+
+class CodesDataModule(RowsDataModule):
+    """Training and validation batches of code sequences [b, n], from codes extracted once.
+
+    Args:
+        codes: of every image and of its mirror image, [2, N, h, w]; `data.flip` says how often training takes the
+            second. Validation is on the first.
+    """
+
+    def __init__(
+        self, config: Config, codes: Int[Tensor, "2 count h w"], packed: PackedImages, position: Position
+    ) -> None:
+        train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
+        super().__init__(config, position, "prior.batch_size", config.prior.batch_size, train, val)
+        self.codes = codes.flatten(2)
+
+    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Sequences:
+        flipped = torch.zeros(len(batch), dtype=torch.long)
+        if self.in_training:
+            rank, world = self.shard
+            draw = torch.rand(len(batch) * world, generator=self.position.generator(Purpose.AUGMENT))[rank::world]
+            flipped = (draw < self.config.data.flip).long()
+        return self.codes[flipped, batch.cpu()].long().to(batch.device)

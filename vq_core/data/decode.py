@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from vq_core.config import DataConfig
+from vq_core.errors import UnusableImage
+from vq_core.settings import DataConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # First bytes of the formats above: a file that has them and still cannot be opened is damaged, not foreign.
@@ -38,15 +39,6 @@ _FOREIGN = {
 }
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 _LARGEST = {"I": 65535.0, "F": 1.0}  # what white is, by the first letter of the mode
-
-
-class UnusableImage(ValueError):
-    """A file that no picture can be had from: `reason` is a short slug, `detail` one line for people."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vq_core.config import DataConfig
-from vq_core.data.decode import Picture, UnusableImage, load_picture
+from vq_core.data.decode import Picture, load_picture
 from vq_core.data.duplicates import first_of_group, perceptual_hash
-from vq_core.data.packed import DataError, Entry, PackedImages, load_packed, read_packed, write_packed
+from vq_core.data.packed import Entry, PackedImages, load_packed, read_packed, write_packed
+from vq_core.errors import DataError, UnusableImage
+from vq_core.settings import DataConfig
 
 SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes that lie beside images
 _PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")

@@ -12,11 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from vq_core.errors import DataError
+
 _VERSION = 2  # 2: rows in the order of content
-
-
-class DataError(ValueError):
-    """Images that are missing or cannot be used; the message is one line that names the folder."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """What codes mean: where they occur, which patches they stand for, what can be read off them, what is near to what."""
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +14,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vq_core.data.augment import to_pictures
-from vq_core.data.ingest import DataError
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.memorization import cell_means
-from vq_core.evaluation.metrics import usage
+from vq_core.models import VQVAE
+from vq_core.models.kmeans import inertia
+from vq_core.models.metrics import usage
 from vq_core.models.quantizer_ema import nearest_codes, perplexity
-from vq_core.training.kmeans_init import inertia
-from vq_core.training.vqvae_module import VQVAEModel
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) 
 
 
 @torch.no_grad()
-def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
+def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
     """What each code decodes to, with one cell around it: of its places in some decoded images the most typical one.
 
     The decoder never sees a code alone, so the mean over (at most 500 of) the places where it stands is taken, and of
@@ -72,7 +69,7 @@ def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UIn
     """
     known, first = np.unique(codes, return_index=True)
     rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)
-    unused = np.setdiff1d(np.arange(model.config.model.num_codes), known)
+    unused = np.setdiff1d(np.arange(model.num_codes), known)
     fields = np.broadcast_to(unused[:, None, None], (len(unused), *codes.shape[1:]))
     grids = torch.from_numpy(np.concatenate([codes[rows], fields]).astype(np.int64))
     decoded = np.concatenate([to_pictures(model.decode(part.to(model.device))) for part in grids.split(64)])
@@ -81,7 +78,7 @@ def decoded_codes(model: VQVAEModel, codes: CodeGrids, images: int = 400) -> UIn
     windows = sliding_window_view(padded, (3 * cell, 3 * cell), axis=(1, 2))[:, ::cell, ::cell]
     patches = windows.transpose(0, 1, 2, 4, 5, 3)  # [n, h, w, s, s, 3], a view
     typical = []
-    for code in range(model.config.model.num_codes):
+    for code in range(model.num_codes):
         places = np.argwhere(grids.numpy() == code)
         own = patches[tuple(places[:: -(-len(places) // 500)].T)]
         far = ((own - own.mean(axis=0, dtype=np.float32)) ** 2).sum(axis=(1, 2, 3))
@@ -103,24 +100,6 @@ def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h 
     flat = codes.reshape(len(codes), -1)
     counts = [torch.from_numpy(np.bincount(column, minlength=num_codes).astype(float)) for column in flat.T]
     return np.array([float(perplexity(n)) for n in counts]).reshape(codes.shape[1:])
-
-
-def avatar_attributes(packed: PackedImages, raw: Path) -> dict[str, list[str]]:
-    """The recorded attributes of the built-in avatars, in the order of the packed rows ("" for an unlisted file).
-
-    Args:
-        raw: the folder of the original images.
-
-    Raises:
-        DataError: the images are not the built-in avatars.
-    """
-    table = raw / "attributes.csv"
-    if not table.is_file():
-        raise DataError(f"{table}: attributes are known of the built-in avatars only (data.source=avatars)")
-    with table.open(newline="", encoding="utf-8") as file:
-        known = {row["file"]: row for row in csv.DictReader(file)}
-    names = [name for name in next(iter(known.values())) if name != "file"]
-    return {name: [known.get(entry.file, {}).get(name, "") for entry in packed.kept] for name in names}
 
 
 @dataclass(frozen=True)

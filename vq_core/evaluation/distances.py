@@ -14,7 +14,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vq_core.data.augment import to_uint8
-from vq_core.training.losses import PerceptualLoss, needing_weights
+from vq_core.errors import ArgumentError
+from vq_core.models.perceptual import PerceptualLoss, needing_weights
 
 Images = Float[Tensor, "_ 3 h w"]
 Features = Float[Tensor, "_ d"]
@@ -92,10 +93,12 @@ def frechet_distance(real: Features, other: Features) -> float:
     halves of the real images.
 
     Raises:
-        ValueError: fewer than 513 in a set.
+        ArgumentError: fewer than 513 in a set.
     """
     if min(len(real), len(other)) < FEW:
-        raise ValueError(f"the Fréchet distance needs at least {FEW} images in each set, got {len(real)}, {len(other)}")
+        raise ArgumentError(
+            f"the Fréchet distance needs at least {FEW} images in each set, got {len(real)}, {len(other)}"
+        )
     metric = FrechetInceptionDistance(feature=_AsGiven(real.shape[1]))
     metric.update(real, real=True)
     metric.update(other, real=False)
@@ -111,10 +114,10 @@ def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[flo
     Mean and standard deviation over 100 pairs of subsets, each half of the smaller set (at most 1,000), by the seed.
 
     Raises:
-        ValueError: fewer than 4 in a set.
+        ArgumentError: fewer than 4 in a set.
     """
     if min(len(real), len(other)) < FEWEST:
-        raise ValueError(
+        raise ArgumentError(
             f"the kernel distance needs at least {FEWEST} images in each set, got {len(real)}, {len(other)}"
         )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

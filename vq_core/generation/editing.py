@@ -1,16 +1,16 @@
-"""Editing in code space: functions from codes [b, h, w] (or images) to new ones; none changes its input."""
+"""Editing in code space: from codes [b, h, w] (or images) to new ones; nothing changes its input."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vq_core.generation.sampling import fill_codes
-from vq_core.models import CodeTransformer
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.errors import ArgumentError
+from vq_core.generation.sampling import Sampling, fill_codes
+from vq_core.models import VQVAE, CodeTransformer
 
 Codes = Int64[Tensor, "b h w"]
 Mask = Bool[Tensor, "h w"]
@@ -22,66 +22,108 @@ def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
     """A rectangle of the code grid: rows and columns from the first up to, not including, the second.
 
     Raises:
-        ValueError: empty, or not inside the grid.
+        ArgumentError: empty, or not inside the grid.
     """
     for name, (first, last) in (("rows", rows), ("columns", columns)):
         if not 0 <= first < last <= grid:
-            raise ValueError(f"{name} must be first:last with 0 <= first < last <= {grid}, got {first}:{last}")
+            raise ArgumentError(f"{name} must be first:last with 0 <= first < last <= {grid}, got {first}:{last}")
     mask = torch.zeros(grid, grid, dtype=torch.bool)
     mask[rows[0] : rows[1], columns[0] : columns[1]] = True
     return mask
 
 
 def cells_of(pixels: Bool[Tensor, "height width"], grid: int) -> Mask:
-    """The cells of the code grid that hold at least one of some pixels. Raises ValueError where there are none."""
+    """The cells of the code grid that hold at least one of some pixels. Raises `ArgumentError` where there are none."""
     if not bool(pixels.any()):
-        raise ValueError("the mask is empty: it must mark at least one pixel")
+        raise ArgumentError("the mask is empty: it must mark at least one pixel")
     cell = pixels.shape[0] // grid
     return F.max_pool2d(pixels[None].float(), cell)[0] > 0
 
 
-def copy_region(codes: Codes, other: Codes, mask: Mask) -> Codes:
-    """The codes with a region taken over from another avatar."""
-    return torch.where(mask.to(codes.device), other, codes)
+@dataclass(frozen=True)
+class Edit:
+    """A region of an avatar's codes, and what becomes of it: give exactly one of the others.
 
+    Args:
+        region: cells of the grid [h, w]; all of them where it is not given.
+        copy_from: codes of another avatar [1, h, w], whose region is taken over.
+        code: the region is filled with it.
+        replace: an old code and a new one that takes its place, wherever it occurs; has no region.
+        regenerate: the masked prior draws the region anew, given the rest.
+        vary: a fraction of all codes in (0, 1], scattered, is forgotten and drawn anew by the masked prior: a little
+            changes details, 1 leaves nothing of the avatar; has no region.
 
-def paint(codes: Codes, mask: Mask, code: int) -> Codes:
-    """The codes with one code in all of a region."""
-    return codes.masked_fill(mask.to(codes.device), code)
+    Raises:
+        ArgumentError: none or several of them, or one outside its range.
+    """
 
+    region: Mask | None = None
+    copy_from: OneGrid | None = None
+    code: int | None = None
+    replace: tuple[int, int] | None = None
+    regenerate: bool = False
+    vary: float | None = None
 
-def replace_code(codes: Codes, old: int, new: int) -> Codes:
-    """The codes with one code replaced by another wherever it stands."""
-    return codes.masked_fill(codes == old, new)
+    def __post_init__(self) -> None:
+        ways = {"copy_from": self.copy_from, "code": self.code, "replace": self.replace, "vary": self.vary}
+        given = [name for name, value in ways.items() if value is not None] + ["regenerate"] * self.regenerate
+        if len(given) != 1:
+            raise ArgumentError(f"an edit is one of {', '.join(ways)}, regenerate; got {', '.join(given) or 'none'}")
+        if self.region is not None and given[0] in ("replace", "vary"):
+            raise ArgumentError(f"{given[0]} has no region")
+        if self.vary is not None and not 0 < self.vary <= 1:
+            raise ArgumentError(f"vary must be in (0, 1], got {self.vary}")
+
+    def apply(
+        self,
+        codes: OneGrid,
+        masked: CodeTransformer | None = None,
+        count: int = 1,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        progress: bool = True,
+    ) -> Codes:
+        """The edited codes: [1, h, w], or [count, h, w] proposals where the masked prior draws.
+
+        Raises:
+            ArgumentError: the masked prior is needed and not given.
+        """
+        region = torch.ones(codes.shape[1:], dtype=torch.bool) if self.region is None else self.region
+        region = region.to(codes.device)
+        if self.copy_from is not None:
+            return torch.where(region, self.copy_from, codes)
+        if self.code is not None:
+            return codes.masked_fill(region, self.code)
+        if self.replace is not None:
+            return codes.masked_fill(codes == self.replace[0], self.replace[1])
+        if masked is None:
+            raise ArgumentError("this edit needs the masked prior")
+        keep = ~region
+        if self.vary is not None:
+            n = codes[0].numel()
+            order = torch.rand(count, n, generator=torch.Generator().manual_seed(sampling.seed)).argsort(1).argsort(1)
+            keep = (order >= max(1, round(self.vary * n))).view(count, *codes.shape[1:])
+        return fill_codes(masked, count, sampling, start=codes, keep=keep, progress=progress)
 
 
 @torch.no_grad()
-def complete(
-    model: VQVAEModel,
-    prior: CodeTransformer,
-    x: OneImage,
-    missing: Bool[Tensor, "height width"],
-    count: int,
-    **drawing: Any,
-) -> Codes:
-    """Codes of a partial image, completed by the masked prior: [count, h, w], which decode to so many proposals.
+def completion(model: VQVAE, x: OneImage, missing: Bool[Tensor, "height width"]) -> tuple[OneGrid, Edit]:
+    """Codes of a partial image, and the edit that completes them.
 
     Args:
         x: the image, with anything in its missing part.
-        missing: the pixels that are not known. Codes of the cells that hold them are drawn, and of those next to
+        missing: the pixels that are not known. Codes of the cells that hold them are drawn anew, and of those next to
             them: what the encoder says of a cell depends on its neighbours.
-        drawing: `steps`, `temperature`, `top_k`, `top_p`, `risk`, `seed`, `progress` of `fill_codes`.
     """
     missing = missing.to(x.device)
     # The hole takes the mean colour of the rest: the encoder sees it from cells away, and by GroupNorm everywhere.
     mean = x[..., ~missing].mean(-1).nan_to_num()[..., None, None]  # NaN where all is missing
     codes = model.encode(torch.where(missing, mean, x))
     cells = F.max_pool2d(cells_of(missing, codes.shape[-1])[None].float(), 3, stride=1, padding=1)[0] > 0
-    return fill_codes(prior, count, start=codes, keep=~cells, **drawing)
+    return codes, Edit(region=cells, regenerate=True)
 
 
 @torch.no_grad()
-def decode_edited(model: VQVAEModel, before: OneGrid, after: Codes) -> Float[Tensor, "b 3 height width"]:
+def decode_edited(model: VQVAE, before: OneGrid, after: Codes) -> Float[Tensor, "b 3 height width"]:
     """Decode edited codes [b, h, w]; pixels beyond the decoder's reach of every change are those of `before`, exactly.
 
     GroupNorm's statistics are of the whole image, so that without this an edit would tint all of it by a trace.
@@ -97,25 +139,7 @@ def decode_edited(model: VQVAEModel, before: OneGrid, after: Codes) -> Float[Ten
 
 
 @torch.no_grad()
-def variations(
-    prior: CodeTransformer, codes: OneGrid, strength: float, count: int, *, seed: int = 0, **drawing: Any
-) -> Codes:
-    """Avatars like a given one: a share of its codes, scattered, is forgotten and drawn anew by the masked prior.
-
-    Args:
-        strength: that share; small changes details, 1 leaves nothing of the avatar; in (0, 1].
-        drawing: `steps`, `temperature`, `top_k`, `top_p`, `risk`, `progress` of `fill_codes`.
-    """
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be in (0, 1], got {strength}")
-    size, n = codes.shape[1:], codes[0].numel()
-    order = torch.rand(count, n, generator=torch.Generator().manual_seed(seed)).argsort(1).argsort(1)
-    keep = (order >= max(1, round(strength * n))).view(count, *size)
-    return fill_codes(prior, count, start=codes, keep=keep, seed=seed, **drawing)
-
-
-@torch.no_grad()
-def blend_latents(model: VQVAEModel, a: OneImage, b: OneImage, steps: int) -> Float[Tensor, "steps 3 height width"]:
+def blend_latents(model: VQVAE, a: OneImage, b: OneImage, steps: int) -> Float[Tensor, "steps 3 height width"]:
     """From avatar a to b [1, 3, h, w]: z_e blended, quantised anew and decoded; [steps, 3, h, w]."""
     z_a, z_b = model.latents(a), model.latents(b)
     weights = torch.linspace(0, 1, steps, device=a.device).view(-1, 1, 1, 1)
@@ -139,7 +163,7 @@ def exchange_likely(prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int) 
     scattered over the grid, are hidden in turn, so that a step costs one batch of so many grids.
     """
     if prior.causal:
-        raise ValueError("prior must be the masked one")
+        raise ArgumentError("prior must be the masked one")
     training, n, device, groups = prior.training, a[0].numel(), a.device, 16
     prior.eval()
     start, end = a.flatten(), b.flatten()

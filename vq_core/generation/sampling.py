@@ -1,26 +1,65 @@
 """New avatars and filled-in regions: codes drawn from the priors, or at random from the codebook."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vq_core.errors import ArgumentError
 from vq_core.models import CodeTransformer
 
 Codes = Int64[Tensor, "b h w"]
+# How much chance, besides sureness, decides which codes stay in a pass of `fill_codes`: the scale of Gumbel noise that
+# shrinks to 0. Without it grids become smooth and alike.
+RISK = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn from a prior.
+
+    Args:
+        temperature: below 1 safer and more alike, above 1 wilder; greater than 0.
+        top_k: draw among the k likeliest codes only; in [1, num_codes].
+        top_p: draw among the likeliest codes that together have this probability; in (0, 1].
+        passes: of the masked prior, through the network; more is slower and, up to a point, better.
+        seed: of all random numbers.
+
+    Raises:
+        ArgumentError: one of them is outside its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    passes: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ArgumentError(f"temperature must be greater than 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ArgumentError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ArgumentError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.passes < 1:
+            raise ArgumentError(f"passes must be at least 1, got {self.passes}")
+
+    def draw(self, logits: Float[Tensor, "b k"], generator: torch.Generator) -> Int64[Tensor, "b 1"]:
+        """One code for each row of logits."""
+        probabilities = filtered_probabilities(logits, self.temperature, self.top_k, self.top_p)
+        return torch.multinomial(probabilities, 1, generator=generator)
 
 
 @torch.no_grad()
 def sample_codes(
     prior: CodeTransformer,
     count: int,
+    sampling: Sampling = Sampling(),
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
     start: Int64[Tensor, "s _ _"] | None = None,
     keep: Bool[Tensor, "_ _"] | None = None,
     progress: bool = True,
@@ -29,22 +68,18 @@ def sample_codes(
 
     Args:
         count: how many grids.
-        temperature: below 1 safer and more alike, above 1 wilder; greater than 0.
-        top_k: draw among the k likeliest codes only; in [1, num_codes].
-        top_p: draw among the likeliest codes that together have this probability; in (0, 1].
         start: given codes, [count, h, w] or [1, h, w]; only with `keep`.
-        keep: where the given codes stay; the others are drawn given all that stand before them.
+        keep: where the given codes stay; the others are drawn given all that come before them.
 
     Raises:
-        ValueError: an argument outside its range, naming it.
+        ArgumentError: an argument outside its range, naming it.
     """
     if not prior.causal:
-        raise ValueError("prior must be the causal one; fill_codes draws from the masked one")
-    _check_drawing(prior, count, temperature, top_k, top_p)
-    known, codes = _given(prior, count, start, keep)
+        raise ArgumentError("prior must be the causal one; fill_codes draws from the masked one")
     if keep is not None and keep.dim() == 3:
-        raise ValueError("keep must be one mask [h, w] for all grids")
-    generator = torch.Generator(device=codes.device).manual_seed(seed)
+        raise ArgumentError("keep must be one mask [h, w] for all grids")
+    known, codes = _given(prior, count, sampling, start, keep)
+    generator = torch.Generator(device=codes.device).manual_seed(sampling.seed)
     training, cache = prior.training, prior.cache(count)
     prior.eval()
     first, fixed = 0, known[0].tolist()
@@ -53,8 +88,7 @@ def sample_codes(
             continue  # its key and value are computed with the next position that is drawn
         logits = prior(codes[:, : position + 1], cache, first)[:, -1]
         first = position + 1
-        probabilities = filtered_probabilities(logits.float(), temperature, top_k, top_p)
-        codes[:, position] = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+        codes[:, position] = sampling.draw(logits.float(), generator).squeeze(1)
     prior.train(training)
     return codes.view(count, prior.grid, prior.grid)
 
@@ -63,59 +97,45 @@ def sample_codes(
 def fill_codes(
     prior: CodeTransformer,
     count: int,
+    sampling: Sampling = Sampling(),
     *,
-    steps: int = 16,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    risk: float = 1.0,
-    seed: int = 0,
     start: Int64[Tensor, "s _ _"] | None = None,
     keep: Bool[Tensor, "*_ _ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
     """Draw the unknown codes of grids from the masked prior, many at once, given the known ones on all sides.
 
-    At each step all unknown codes are drawn and the surest of them stay; how many follows a cosine, few at first
+    In each pass all unknown codes are drawn and the surest of them stay; how many follows a cosine, few at first
     (Chang et al., "MaskGIT", arXiv:2202.04200, section 3.2).
 
     Args:
         count: how many grids.
-        steps: passes through the network; more is slower and, up to a point, better.
-        temperature, top_k, top_p: of the codes drawn, as in `sample_codes`.
-        risk: how much chance, besides sureness, decides which stay (the scale of Gumbel noise that shrinks to 0); at 0
-            grids become smooth and alike.
         start: given codes, [count, h, w] or [1, h, w]; only with `keep`.
         keep: where the given codes stay, [h, w], or [count, h, w] for each grid its own; without it all is drawn.
 
     Raises:
-        ValueError: an argument outside its range, naming it.
+        ArgumentError: an argument outside its range, naming it.
     """
     if prior.causal:
-        raise ValueError("prior must be the masked one; sample_codes draws from the causal one")
-    _check_drawing(prior, count, temperature, top_k, top_p)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if not risk >= 0:
-        raise ValueError(f"risk must be 0 or more, got {risk}")
-    known, codes = _given(prior, count, start, keep)
+        raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")
+    known, codes = _given(prior, count, sampling, start, keep)
     codes = codes.masked_fill(~known, prior.unknown)
-    generator = torch.Generator(device=codes.device).manual_seed(seed)
-    training, unknown = prior.training, (~known).sum(1)
+    generator = torch.Generator(device=codes.device).manual_seed(sampling.seed)
+    training, unknown, passes = prior.training, (~known).sum(1), sampling.passes
     prior.eval()
-    for step in tqdm(range(1, steps + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
-        left = (unknown * math.cos(0.5 * math.pi * step / steps)).floor().long() if step < steps else unknown * 0
+    for number in tqdm(range(1, passes + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
+        left = (unknown * math.cos(0.5 * math.pi * number / passes)).floor().long() if number < passes else unknown * 0
         open_ = codes == prior.unknown
         if bool((open_.sum(1) <= left).all()):
             continue  # nothing would stay
         logits = prior(codes)[open_].float()  # [open, K]
-        chosen = torch.multinomial(filtered_probabilities(logits, temperature, top_k, top_p), 1, generator=generator)
+        chosen = sampling.draw(logits, generator)
         drawn = codes.masked_scatter(open_, chosen)
         uniform = torch.rand(codes.shape, generator=generator, device=codes.device)
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
         sureness = torch.full(codes.shape, -torch.inf, device=codes.device)
         sureness = sureness.masked_scatter(open_, logits.log_softmax(-1).gather(1, chosen))
-        rank = (sureness + risk * (1 - step / steps) * gumbel).argsort(1, descending=True).argsort(1)
+        rank = (sureness + RISK * (1 - number / passes) * gumbel).argsort(1, descending=True).argsort(1)
         stays = open_ & (rank < (open_.sum(1) - left)[:, None])
         codes = torch.where(stays, drawn, codes)
     prior.train(training)
@@ -139,38 +159,29 @@ def filtered_probabilities(
 
 
 def random_codes(num_codes: int, count: int, grid: int, seed: int = 0) -> Codes:
-    """Grids of codes drawn independently and alike: what the decoder makes of no structure at all."""
+    """Grids of codes drawn independently and evenly: what the decoder makes of no structure at all."""
     return torch.randint(num_codes, (count, grid, grid), generator=torch.Generator().manual_seed(seed))
 
 
-def _check_drawing(
-    prior: CodeTransformer, count: int, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}")
-    if top_k is not None and not 1 <= top_k <= prior.num_codes:
-        raise ValueError(f"top_k must be in [1, {prior.num_codes}], got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
-
-
 def _given(
-    prior: CodeTransformer, count: int, start: Tensor | None, keep: Tensor | None
+    prior: CodeTransformer, count: int, sampling: Sampling, start: Tensor | None, keep: Tensor | None
 ) -> tuple[Bool[Tensor, "b n"], Int64[Tensor, "b n"]]:
     """Which positions are known, and the codes there; both for every grid."""
+    if count < 1:
+        raise ArgumentError(f"count must be at least 1, got {count}")
+    if sampling.top_k is not None and sampling.top_k > prior.num_codes:
+        raise ArgumentError(f"top_k must be in [1, {prior.num_codes}], got {sampling.top_k}")
     device, shape = prior.head.weight.device, (prior.grid, prior.grid)
     if start is None and keep is None:
         known = torch.zeros(count, prior.length, dtype=torch.bool, device=device)
         return known, torch.zeros(count, prior.length, dtype=torch.long, device=device)
     if start is None or keep is None:
-        raise ValueError("start and keep must be given together")
+        raise ArgumentError("start and keep must be given together")
     if tuple(start.shape) not in ((1, *shape), (count, *shape)):
-        raise ValueError(f"start must be [{count} or 1, {shape[0]}, {shape[1]}], got {list(start.shape)}")
+        raise ArgumentError(f"start must be [{count} or 1, {shape[0]}, {shape[1]}], got {list(start.shape)}")
     if tuple(keep.shape) not in (shape, (count, *shape)):
-        raise ValueError(f"keep must be {list(shape)} or {[count, *shape]}, got {list(keep.shape)}")
+        raise ArgumentError(f"keep must be {list(shape)} or {[count, *shape]}, got {list(keep.shape)}")
     if int(start.min()) < 0 or int(start.max()) >= prior.num_codes:
-        raise ValueError(f"start must hold codes in [0, {prior.num_codes})")
+        raise ArgumentError(f"start must hold codes in [0, {prior.num_codes})")
     codes = start.to(device).expand(count, *shape).flatten(1).clone()
     return keep.to(device).expand(count, *shape).flatten(1), codes

@@ -1,9 +1,19 @@
-"""The networks, in plain torch: nothing here knows of Lightning, configuration files or the disk."""
+"""The networks, in plain torch: nothing here knows of Lightning, configuration files or runs."""
 
 from vq_core.models.decoder import Decoder
 from vq_core.models.discriminator import PatchDiscriminator
 from vq_core.models.encoder import Encoder
 from vq_core.models.quantizer_ema import Quantized, VectorQuantizerEMA
 from vq_core.models.transformer import CodeTransformer
+from vq_core.models.vqvae import VQVAE, Reconstruction
 
-__all__ = ["CodeTransformer", "Decoder", "Encoder", "PatchDiscriminator", "Quantized", "VectorQuantizerEMA"]
+__all__ = [
+    "VQVAE",
+    "CodeTransformer",
+    "Decoder",
+    "Encoder",
+    "PatchDiscriminator",
+    "Quantized",
+    "Reconstruction",
+    "VectorQuantizerEMA",
+]

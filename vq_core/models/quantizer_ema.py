@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from vq_core.errors import UnknownCodeError
+
 # Distances of so many pairs at once: 8 MB of fp32, which stays in a CPU's cache.
 _PAIRS_PER_CHUNK = 2**21
 # Where the moving average of a code's uses starts. At 1, with a mean use of 8, a dead code seems alive for 120 steps.
@@ -147,9 +149,9 @@ class VectorQuantizerEMA(nn.Module):
         return Quantized(z_q, indices.view(b, h, w), codebook_loss, commit_loss)
 
     def lookup(self, indices: Int64[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
-        """The codes of a grid of indices. Raises IndexError for an index outside [0, num_codes)."""
+        """The codes of a grid of indices. Raises `UnknownCodeError` for an index outside [0, num_codes)."""
         if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.num_codes):
-            raise IndexError(f"code indices must be in [0, {self.num_codes})")
+            raise UnknownCodeError(f"code indices must be in [0, {self.num_codes})")
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
     def _gather(self, vectors: Float[Tensor, "n d"], indices: Int64[Tensor, "n"]) -> None:

@@ -15,12 +15,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from vq_core.data.augment import to_pictures
-from vq_core.generation.editing import Codes, copy_region, decode_edited, paint
-from vq_core.generation.sampling import fill_codes
-from vq_core.models import CodeTransformer
+from vq_core.generation.editing import Codes, Edit, decode_edited
+from vq_core.generation.sampling import Sampling
+from vq_core.models import VQVAE, CodeTransformer
 from vq_core.notebook.cell_picture import CellPicture
 from vq_core.notebook.widgets import telling
-from vq_core.training.vqvae_module import VQVAEModel
 
 
 def _png(picture: np.ndarray, width: int = 0) -> bytes:
@@ -80,7 +79,7 @@ class CodeEditor(w.VBox):
 
     def __init__(
         self,
-        model: VQVAEModel,
+        model: VQVAE,
         masked: CodeTransformer,
         x: Float[Tensor, "n 3 height width"],
         decoded: UInt8[np.ndarray, "k s s 3"],
@@ -161,7 +160,7 @@ class CodeEditor(w.VBox):
         return telling(self._say, lambda _: do())
 
     def _painted(self, mask: Tensor) -> Codes:
-        return paint(self.codes, mask, self.code.value)
+        return Edit(region=mask, code=self.code.value).apply(self.codes)
 
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
@@ -170,20 +169,12 @@ class CodeEditor(w.VBox):
         self._apply(f"copied from {self.donor.label}", self._copied)
 
     def _copied(self, mask: Tensor) -> Codes:
-        return copy_region(self.codes, self._edits[self.donor.value].codes, mask)
+        return Edit(region=mask, copy_from=self._edits[self.donor.value].codes).apply(self.codes)
 
     def _drawn(self, mask: Tensor) -> Codes:
         self._seed += 1  # another proposal each time
-        return fill_codes(
-            self.masked,
-            1,
-            start=self.codes,
-            keep=~mask.to(self.codes.device),
-            steps=8,  # enough for a part of an avatar, and at once
-            top_p=0.9,
-            seed=self._seed,
-            progress=False,
-        )
+        sampling = Sampling(top_p=0.9, passes=8, seed=self._seed)  # enough for a part of an avatar, and at once
+        return Edit(region=mask, regenerate=True).apply(self.codes, self.masked, sampling=sampling, progress=False)
 
     def _apply(self, done: str, change: Any) -> None:
         if not self.canvas.selected:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
-import lightning as L
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import DisplayHandle, display
@@ -14,9 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vq_core.notebook.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, draw_usage, png_of
-from vq_core.training.callbacks import RunView, StoppedEarly
+from vq_core.runs.folders import PRIORS, History, Run
+from vq_core.training.callbacks import View
 from vq_core.training.diagnosis import diagnose
-from vq_core.training.runs import PRIORS, History, Run
+from vq_core.training.steps import StepModule
 
 # Panels: a title, and the logged figures in it with their colours and labels; those that a run lacks are left out.
 Panel = tuple[str, list[tuple[str, str, str]]]
@@ -71,51 +71,51 @@ class _Picture:
         return {"image/png": self.png, "text/plain": self.status}
 
 
-class LiveView(RunView):
+class LiveView(View):
     """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
 
-    Redrawn every `seconds`, and so seldom that drawing takes no more than `share` of the time. A finished run that is
-    loaded shows what it came to.
+    Redrawn every `seconds`, but so seldom that drawing takes at most the fraction `overhead` of the time. A finished
+    run that is loaded shows how it ended.
     """
 
-    def __init__(self, run: Run, history: History, seconds: float = 10.0, share: float = 0.015) -> None:
+    def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:
         super().__init__(run, history)
-        self.seconds, self.share = seconds, share
+        self.seconds, self.overhead = seconds, overhead
         self.handle: DisplayHandle | None = None
         self.began = self.due = self.spent = 0.0
         self.first_step = 0
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.began, self.first_step = time.monotonic(), module.steps_done
-        self._draw(module)
+    def started(self, training: StepModule) -> None:
+        self.began, self.first_step = time.monotonic(), training.steps_done
+        self._draw(training)
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def stepped(self, training: StepModule) -> None:
         if time.monotonic() >= self.due:
-            self._draw(module)
+            self._draw(training)
 
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        minutes = _minutes(module.seconds)
-        early = f"stopped early after {minutes}: no better validation for {module.validations_since_best} times"
-        self._draw(module, f"done in {minutes}" if module.steps_done >= module.total_steps else early)
-
-    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        stopped = isinstance(exception, StoppedEarly | KeyboardInterrupt)
-        self._draw(module, "interrupted: run the cell again to go on" if stopped else type(exception).__name__)
+    def ended(self, training: StepModule, how: str) -> None:
+        minutes, times = _minutes(training.seconds), training.validations_since_best
+        words = {
+            "done": f"done in {minutes}",
+            "stopped early": f"stopped early after {minutes}: no better validation for {times} times",
+            "interrupted": "interrupted: run the cell again to go on",
+        }
+        self._draw(training, words.get(how, how))
 
     def show_finished(self) -> None:
         result = self.run.result()
         ended = f"best at step {result['best_step']} · took {_minutes(result['seconds'])}"
-        status = " · ".join([f"{self.run.kind} step {result['steps']}", *self._figures(), ended])
+        status = " · ".join([f"{self.run.phase} step {result['steps']}", *self._figures(), ended])
         self._show(status, result["steps"], result["findings"])
 
-    def status(self, module: Any, ended: str = "") -> str:
+    def status(self, training: StepModule, ended: str = "") -> str:
         """One line: step, figures, speed, and time left or how it ended."""
-        done, total = module.steps_done, module.total_steps
-        parts = [f"{self.run.kind} step {done}/{total}", *self._figures()]
+        done, total = training.steps_done, training.position.total_steps
+        parts = [f"{self.run.phase} step {done}/{total}", *self._figures()]
         steps, seconds = done - self.first_step, time.monotonic() - self.began
         if steps:
-            config = module.config
-            batch = config.prior.batch_size if self.run.kind in PRIORS else config.train.batch_size
+            config = training.config
+            batch = config.prior.batch_size if self.run.phase in PRIORS else config.train.batch_size
             parts.append(f"{steps * batch / seconds:.3g} images/s")
         left = f"{_minutes(seconds / steps * (total - done))} left" if steps and not ended else ended
         return " · ".join([*parts, left] if left else parts)
@@ -126,14 +126,14 @@ class LiveView(RunView):
             last |= row
         return [f"{label} {last[name]:.4g}" for name, label in _IN_WORDS.items() if name in last]
 
-    def _draw(self, module: Any, ended: str = "") -> None:
+    def _draw(self, training: StepModule, ended: str = "") -> None:
         started = time.monotonic()
-        findings = diagnose(self.run.kind, self.history.rows, module.config)
-        self._show(self.status(module, ended), module.steps_done, [str(finding) for finding in findings])
+        findings = diagnose(self.run.phase, self.history.rows, training.config)
+        self._show(self.status(training, ended), training.steps_done, [str(finding) for finding in findings])
         now = time.monotonic()
         self.spent += now - started
         # Not before the time trained so far has paid for what is drawn by then.
-        self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.share)
+        self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.overhead)
 
     def _show(self, status: str, step: int, findings: Sequence[str]) -> None:
         picture = _Picture(self._figure(status, step, findings), status)
@@ -145,7 +145,7 @@ class LiveView(RunView):
     def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
         """Of the same size from the first to the last, so that nothing jumps."""
         with plt.rc_context(STYLE):
-            fig = plt.figure(figsize=(12, 2.8 if self.run.kind in PRIORS else 5.6), layout="constrained")
+            fig = plt.figure(figsize=(12, 2.8 if self.run.phase in PRIORS else 5.6), layout="constrained")
             if self.history.rows:
                 self._fill(fig, step)
             else:
@@ -157,13 +157,13 @@ class LiveView(RunView):
         return fig
 
     def _fill(self, fig: Figure, step: int) -> None:
-        panels = _PANELS[self.run.kind]
-        if self.run.kind in PRIORS:
+        panels = _PANELS[self.run.phase]
+        if self.run.phase in PRIORS:
             above = fig.subplots(1, len(panels))
         else:
             upper, lower = fig.subfigures(2, 1, squeeze=False).flat
             above = upper.subplots(1, len(panels))
-            codes = () if self.run.kind == "kmeans" else (2,)  # no codebook yet
+            codes = () if self.run.phase == "kmeans" else (2,)  # no codebook yet
             *beside, pictures = lower.subplots(1, len(codes) + 1, squeeze=False, width_ratios=(*codes, 3))[0]
             for ax in beside:
                 self._codes(ax)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vq_core.models.quantizer_ema import perplexity
-from vq_core.training.runs import Run
+from vq_core.runs.folders import Run
 
 BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98", "#7d4fb2"
 STYLE: dict[Any, Any] = {
@@ -147,11 +147,11 @@ def draw_usage(
 
     Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
     """
-    share = _per_mean(counts)[_order(counts, by_usage)]
-    kinds = {RED: ("dead", share == 0), ORANGE: ("rare", (share > 0) & (share < 0.1)), PURPLE: ("dominant", share > 5)}
+    use = _per_mean(counts)[_order(counts, by_usage)]
+    kinds = {RED: ("dead", use == 0), ORANGE: ("rare", (use > 0) & (use < 0.1)), PURPLE: ("dominant", use > 5)}
     colours = np.select([which for _, which in kinds.values()], [*kinds], BLUE)
-    floor = 0.02 if log else 0.02 * share.max()  # so that what is dead can be seen
-    x, height = np.arange(len(counts)), np.maximum(share, floor)
+    floor = 0.02 if log else 0.02 * use.max()  # so that what is dead can be seen
+    x, height = np.arange(len(counts)), np.maximum(use, floor)
     corners = np.stack([[x - 0.5, 0 * x + 1e-3], [x - 0.5, height], [x + 0.5, height], [x + 0.5, 0 * x + 1e-3]])
     ax.add_collection(PolyCollection(list(corners.transpose(2, 0, 1)), facecolors=colours.tolist()))
     ax.axhline(1.0, color=GREY, lw=1, ls="--")
@@ -240,10 +240,10 @@ def _frame_middle(ax: Axes, x: float, y: float, side: int) -> None:
         ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=lw, edgecolor=colour))
 
 
-def wiped(before: np.ndarray, after: np.ndarray, share: float, labels: tuple[str, str]) -> Figure:
-    """Two versions of some pictures [n, h, w, 3] over each other: `before` left of `share` of each, `after` right."""
+def wiped(before: np.ndarray, after: np.ndarray, position: float, labels: tuple[str, str]) -> Figure:
+    """Two versions of some pictures [n, h, w, 3] over each other: `before` left of a position in [0, 1]."""
     count, size = before.shape[0], before.shape[2]
-    edge = round(share * size)
+    edge = round(position * size)
     mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
     scale = max(1, 1000 // (count * size))  # each pixel as that many: the eye is to judge sharpness, not smoothing
     width, height, above = count * size * scale, size * scale, 24
@@ -264,10 +264,10 @@ def usage_over_time(steps: np.ndarray, counts: np.ndarray) -> Figure:
     """Usage of every code (sorted by the last usage) through training, as a picture: steps to the right, codes down."""
     fig, axes = figure(1, 1, 10, 2.8)
     order = np.argsort(-counts[-1], kind="stable")
-    share = counts / counts.sum(axis=1, keepdims=True) * counts.shape[1]
+    use = counts / counts.sum(axis=1, keepdims=True) * counts.shape[1]
     extent = (float(steps[0]), float(steps[-1]), counts.shape[1], 0)
     shown = axes[0][0].imshow(
-        np.log10(share[:, order].T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest"
+        np.log10(use[:, order].T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest"
     )
     axes[0][0].set(
         title="Usage of every code through training", xlabel="step", ylabel="codes, most used at the end first"

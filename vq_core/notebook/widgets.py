@@ -12,14 +12,14 @@ from torch import Tensor
 
 from vq_core.data.augment import to_pictures
 from vq_core.data.packed import PackedImages
+from vq_core.errors import ArgumentError
 from vq_core.evaluation.analysis import code_patches, decoded_codes
 from vq_core.generation.editing import blend_latents, exchange_codes, exchange_likely
-from vq_core.generation.sampling import sample_codes
-from vq_core.models import CodeTransformer
+from vq_core.generation.sampling import Sampling, sample_codes
+from vq_core.models import VQVAE, CodeTransformer
 from vq_core.notebook import plots
 from vq_core.notebook.cell_picture import CellPicture
-from vq_core.training.runs import Run
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.runs.folders import Run
 
 _LABELS = {"style": {"description_width": "90px"}}
 _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # a box would stretch a picture to its own width
@@ -83,16 +83,16 @@ class UsageExplorer(w.VBox):
     by a click on its bar, or by its number, is shown below by `card(code)` where that is given.
 
     Raises:
-        ValueError: more than two runs, or one without any usage logged.
+        ArgumentError: more than two runs, or one without any usage logged.
     """
 
     def __init__(self, runs: dict[str, Run], card: Callable[[int], Figure] | None = None) -> None:
         if not 1 <= len(runs) <= 2:
-            raise ValueError(f"runs must be one or two, got {len(runs)}")
+            raise ArgumentError(f"runs must be one or two, got {len(runs)}")
         self._usages = {split: {n: run.usage(split) for n, run in runs.items()} for split in ("train", "val")}
         for label, (logged, _) in self._usages["train"].items():
             if not len(logged):
-                raise ValueError(f"{label}: no usage of codes has been logged in {runs[label].folder}")
+                raise ArgumentError(f"{label}: no usage of codes has been logged in {runs[label].folder}")
         entries = [usage for usages in self._usages.values() for usage in usages.values() if len(usage[0])]
         steps = np.unique(np.concatenate([logged for logged, _ in entries])).tolist()
         self.step = w.SelectionSlider(
@@ -159,7 +159,7 @@ class UsageExplorer(w.VBox):
             self.card.value = plots.png_of(self._draw_card(self.code.value))
 
 
-def card_of(model: VQVAEModel, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
+def card_of(model: VQVAE, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
     """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it.
 
     By the given model, which is a run's best one; the histogram may show another moment of the run.
@@ -185,7 +185,7 @@ def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
     )
 
 
-def sampling_explorer(model: VQVAEModel, prior: CodeTransformer, count: int = 8) -> w.VBox:
+def sampling_explorer(model: VQVAE, prior: CodeTransformer, count: int = 8) -> w.VBox:
     """New avatars by the causal prior, under temperature, top-k, top-p and seed."""
     controls = {
         "temperature": w.FloatSlider(1.0, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
@@ -195,12 +195,12 @@ def sampling_explorer(model: VQVAEModel, prior: CodeTransformer, count: int = 8)
     }
 
     def draw(**drawing: Any) -> Figure:
-        codes = sample_codes(prior, count, progress=False, **drawing)
+        codes = sample_codes(prior, count, Sampling(**drawing), progress=False)
         return plots.image_grid(to_pictures(model.decode(codes)), columns=count)
 
-    imported = "from vq_core.generation.sampling import sample_codes\n"
+    imported = "from vq_core.generation.sampling import Sampling, sample_codes\n"
     return over_controls(
-        controls, draw, lambda **v: f"{imported}model.decode(sample_codes(prior, {count}, {_arguments(v)}))"
+        controls, draw, lambda **v: f"{imported}model.decode(sample_codes(prior, {count}, Sampling({_arguments(v)})))"
     )
 
 
@@ -209,7 +209,7 @@ def _arguments(values: dict[str, Any]) -> str:
 
 
 def interpolation_explorer(
-    model: VQVAEModel,
+    model: VQVAE,
     masked: CodeTransformer,
     a: Float[Tensor, "1 3 h w"],
     b: Float[Tensor, "1 3 h w"],
@@ -248,13 +248,13 @@ def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
     controls = {
         "left": w.Dropdown(options=names, value=names[-2], description="left", **_LABELS),
         "right": w.Dropdown(options=names, value=names[-1], description="right", **_LABELS),
-        "share": w.FloatSlider(0.5, min=0, max=1, step=0.02, description="share", **_LABELS),
+        "position": w.FloatSlider(0.5, min=0, max=1, step=0.02, description="position", **_LABELS),
     }
     return over_controls(
         controls,
-        lambda left, right, share: plots.wiped(pictures[left], pictures[right], share, (left, right)),
-        lambda left, right, share: (
+        lambda left, right, position: plots.wiped(pictures[left], pictures[right], position, (left, right)),
+        lambda left, right, position: (
             "from vq_core.notebook import plots\n"
-            f"plots.wiped(rows[{left!r}]{some}, rows[{right!r}]{some}, {share:g}, ({left!r}, {right!r}))"
+            f"plots.wiped(rows[{left!r}]{some}, rows[{right!r}]{some}, {position:g}, ({left!r}, {right!r}))"
         ),
     )

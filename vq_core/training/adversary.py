@@ -1,72 +1,81 @@
-"""The other player of Phase 2: the discriminator with its losses, and what steadies it on few images."""
+"""The adversary of Phase 2: the discriminator, the losses on both sides of it, and what steadies it on few images."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq_core.config import DiscriminatorConfig
+from vq_core.data.batches import Position, Purpose
 from vq_core.models import PatchDiscriminator
-from vq_core.training.losses import GanKind, discriminator_loss, generator_loss
+from vq_core.settings import DiscriminatorConfig
 from vq_core.training.ranks import total, world_size
 
+GanLoss = Literal["hinge", "non_saturating"]
 Images = Float[Tensor, "b 3 h w"]
 _ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as in the paper
 
 
 class Adversary(nn.Module):
-    """A discriminator and what it minimises: hinge or non-saturating loss, R1 penalty, LeCam, augmented pictures.
+    """A discriminator and what it minimises: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
 
     Args:
         config: its sizes and options.
-        kind: of the loss, for both players.
+        kind: of the loss, for generator and discriminator.
+        position: of the training, whose batches' random numbers the augmentation draws.
     """
 
     anchors: Tensor
 
-    def __init__(self, config: DiscriminatorConfig, kind: GanKind) -> None:
+    def __init__(self, config: DiscriminatorConfig, kind: GanLoss, position: Position) -> None:
         super().__init__()
-        self.config, self.kind = config, kind
+        self.config, self.kind, self.position = config, kind, position
         self.discriminator = PatchDiscriminator(config.channels, config.layers, config.spectral_norm)
         self.register_buffer("anchors", torch.zeros(2))  # mean logits of real and of reconstructed patches
 
-    def fooling(self, x_rec: Images, seed: int, share: tuple[int, int] = (0, 1)) -> Float[Tensor, ""]:
-        """L_gan, what the decoder minimises; the discriminator's parameters get no gradient from it."""
+    def generator_loss(self, x_rec: Images, shard: tuple[int, int]) -> Float[Tensor, ""]:
+        """L_gan, which the decoder minimises; the discriminator's parameters get no gradient from it.
+
+        Args:
+            x_rec: reconstructions.
+            shard: this process's rank and the number of processes.
+        """
         self.requires_grad_(False)
-        loss = generator_loss(self._logits(x_rec, seed, share), self.kind)
+        loss = generator_loss(self._logits(x_rec, Purpose.DISCRIMINATOR_REAL, shard), self.kind)
         self.requires_grad_(True)
         return loss
 
-    def judging(self, x: Images, x_rec: Images, seed: int, share: tuple[int, int] = (0, 1)) -> dict[str, Tensor]:
-        """What the discriminator minimises is `disc_total`; beside it the terms that it is the sum of, and mean logits.
+    def discriminator_terms(self, x: Images, x_rec: Images, shard: tuple[int, int]) -> dict[str, Tensor]:
+        """`disc_total`, which the discriminator minimises; the terms that it is the sum of; and mean logits.
 
         Args:
             x: real images.
             x_rec: their reconstructions, detached.
-            seed: of the augmentation.
-            share: this process's rank and the number of processes.
+            shard: as above.
         """
-        real, fake = self._logits(x, seed, share), self._logits(x_rec, seed + 1, share)
+        real = self._logits(x, Purpose.DISCRIMINATOR_REAL, shard)
+        fake = self._logits(x_rec, Purpose.DISCRIMINATOR_FAKE, shard)
         terms = {"disc": discriminator_loss(real, fake, self.kind)}
         loss = terms["disc"]
         if self.config.lecam:
             terms["lecam"] = self._lecam(real, fake)
             loss = loss + self.config.lecam * terms["lecam"]
         if self.config.gradient_penalty:
-            terms["r1"] = self._gradient_norm(self._seen(x, seed, share))
+            terms["r1"] = self._gradient_norm(self._augmented(x, Purpose.DISCRIMINATOR_REAL, shard))
             loss = loss + 0.5 * self.config.gradient_penalty * terms["r1"]
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
     @torch.no_grad()
-    def remember(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
+    def move_anchors(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
         """Move LeCam's averages by the mean logits of a step."""
         self.anchors.lerp_(total(torch.stack([real, fake]).float()) / world_size(), 1 - _ANCHOR_DECAY)
 
-    def _logits(self, x: Images, seed: int, share: tuple[int, int]) -> Float[Tensor, "b 1 h2 w2"]:
-        return self.discriminator(self._seen(x, seed, share))
+    def _logits(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Float[Tensor, "b 1 h2 w2"]:
+        return self.discriminator(self._augmented(x, purpose, shard))
 
-    def _seen(self, x: Images, seed: int, share: tuple[int, int]) -> Images:
-        return diff_augment(x, seed, share) if self.config.augment else x
+    def _augmented(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Images:
+        return diff_augment(x, self.position.generator(purpose), shard) if self.config.augment else x
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
         """Keeps both logits near the other's average of before (Tseng et al., arXiv:2104.03310, equation 3).
@@ -84,12 +93,26 @@ class Adversary(nn.Module):
         return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
+def generator_loss(fake_logits: Float[Tensor, "b 1 h w"], kind: GanLoss) -> Float[Tensor, ""]:
+    """L_gan: what the decoder minimises. Hinge (arXiv:1705.02894): −D(x̂); non-saturating: −log σ(D(x̂))."""
+    return -fake_logits.mean() if kind == "hinge" else F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(
+    real_logits: Float[Tensor, "b 1 h w"], fake_logits: Float[Tensor, "b 1 h w"], kind: GanLoss
+) -> Float[Tensor, ""]:
+    """What the discriminator minimises; 1 (hinge) or log 2 (non-saturating) while it cannot tell real from fake."""
+    if kind == "hinge":
+        return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+    return 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())
+
+
 def adaptive_factor(
     other: Float[Tensor, ""], gan: Float[Tensor, ""], last_layer: Tensor, cap: float, scale: float = 1.0
 ) -> Float[Tensor, ""]:
     """‖∇ of all other terms‖ / ‖∇ of L_gan‖ at the decoder's last layer over a batch, at most `cap`.
 
-    It makes λ_gan a share of the gradient instead of a weight (Esser et al., arXiv:2012.09841, equation 7; there the
+    It makes λ_gan a fraction of the gradient instead of a weight (Esser et al., arXiv:2012.09841, equation 7; there the
     cap is 10⁴, which lets a discriminator that has no gradient yet explode the sum). `scale` is that of fp16's scaler.
     """
     gradients = [torch.autograd.grad(scale * loss, last_layer, retain_graph=True)[0] for loss in (other, gan)]
@@ -97,14 +120,13 @@ def adaptive_factor(
     return (norms[0] / (norms[1] + 1e-6)).clamp(max=cap).detach()
 
 
-def diff_augment(x: Images, seed: int, share: tuple[int, int] = (0, 1)) -> Images:
-    """Colour, translation by up to an eighth, a blank square of half the side; differentiable, by the seed.
+def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] = (0, 1)) -> Images:
+    """Colour, translation by up to an eighth, a blank square of half the side; differentiable.
 
     Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738. Of several processes,
     which share a batch, each takes its part of the random numbers.
     """
-    (rank, world), size = share, x.shape[-1]
-    generator = torch.Generator().manual_seed(seed)
+    (rank, world), size = shard, x.shape[-1]
     draw = torch.rand(7, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
     x = x + (draw[0] - 0.5)
     grey = x.mean(1, keepdim=True)

@@ -12,28 +12,40 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
 from vq_core.data.augment import to_uint8
+from vq_core.runs.checkpoints import save_checkpoint
+from vq_core.runs.folders import History, Run
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.ranks import barrier, total, world_size
-from vq_core.training.runs import History, Run
-from vq_core.training.state import save_checkpoint
-from vq_core.training.step_module import StepModule
-from vq_core.training.vqvae_module import VQVAEModel
+from vq_core.training.steps import StepModule, StoppedEarly
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedEarly(Exception):
-    """Raised inside `fit` after Ctrl-C or SIGTERM; not a KeyboardInterrupt, at which Lightning exits."""
+class HistoryLogger(Logger):
+    """Lightning's way of logging into a run's `History`."""
 
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
 
-class Stopped(KeyboardInterrupt):
-    """Training was stopped in good order, by all its processes together; what was reached is saved."""
+    name = version = ""  # Lightning asks for them; a run has its folder
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the settings are in `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        self.history.add(metrics, step or 0)
 
 
 class Checkpoints(Callback):
@@ -60,7 +72,7 @@ class Checkpoints(Callback):
         self._asked = True
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if module.at_step_boundary and not module.validation_due:
+        if module.position.between_steps and not module.position.validation_due:
             self._agree(module)
             self._after_step(trainer, module, module.steps_done % module.config.train.save_every == 0)
 
@@ -77,7 +89,7 @@ class Checkpoints(Callback):
             self._save(trainer, module, f"step={module.steps_done}.ckpt")
         if self.stopped_together:
             barrier()  # no process ends before the state is on the disk
-            raise StoppedEarly
+            module.stop_now = True
 
     def _agree(self, module: StepModule) -> None:
         """All processes stop at the same step, whichever of them was asked."""
@@ -116,38 +128,35 @@ class Pictures(Callback):
         self.run, self.history, self.images = run, history, images
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        due = module.steps_done % module.config.train.image_every == 0 or module.steps_done == module.total_steps
-        if not (due and module.at_step_boundary):
-            return
-        if not trainer.is_global_zero:
-            module.usage.zero_()
+        step, position = module.steps_done, module.position
+        due = step % module.config.train.image_every == 0 or step == position.total_steps
+        if not (due and position.between_steps and trainer.is_global_zero):
             return
         grid = make_grid(self.reconstruct(module), nrow=len(self.images), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        to_pil_image(grid).save(folder / f"step={module.steps_done:06d}.png")
+        to_pil_image(grid).save(folder / f"step={step:06d}.png")
+        usage = module.finished_usage.cpu() if module.vqvae.quantize else None
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("reconstructions", grid, module.steps_done)
-                if module.quantize:
-                    logger.experiment.add_histogram("codes", _as_samples(module.usage.cpu()), module.steps_done)
+                logger.experiment.add_image("reconstructions", grid, step)
+                if usage is not None:
+                    logger.experiment.add_histogram("codes", _as_samples(usage), step)
             elif isinstance(logger, WandbLogger):
-                logger.log_image("reconstructions", [grid.float() / 255], step=module.steps_done)
-                if module.quantize:
+                logger.log_image("reconstructions", [grid.float() / 255], step=step)
+                if usage is not None:
                     import wandb
 
-                    codes = wandb.Histogram(_as_samples(module.usage.cpu()).numpy())
-                    logger.log_metrics({"codes": codes}, module.steps_done)
-        if module.quantize:
-            self.history.log_usage(module.usage.cpu().numpy(), module.steps_done)
-            module.usage.zero_()
+                    logger.log_metrics({"codes": wandb.Histogram(_as_samples(usage).numpy())}, step)
+        if usage is not None:
+            self.history.add_usage(usage.numpy(), step)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        if module.quantize:
-            self.history.log_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
+        if module.vqvae.quantize and trainer.is_global_zero:
+            self.history.add_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
 
     @torch.no_grad()
-    def reconstruct(self, module: VQVAEModel) -> Tensor:
+    def reconstruct(self, module: StepModule) -> Tensor:
         """Inputs, then reconstructions: uint8 [2n, 3, h, w]."""
         module.eval()
         x = self.images.to(module.device)
@@ -162,51 +171,79 @@ def _as_samples(usage: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(usage)), (usage / scale).round().long())
 
 
-class RunView(Callback):
-    """What a notebook shows of a training while it runs, and of a finished one that is loaded."""
+class View:
+    """What shows a training while it runs, or a finished one that is loaded; this one shows nothing.
+
+    `started`, `stepped` (after each batch) and `validated` are called in the course of a training, `ended` at its end
+    ("done", "stopped early", "interrupted" or the name of an error), `show_finished` where nothing is to be trained.
+    """
 
     def __init__(self, run: Run, history: History) -> None:
         self.run, self.history = run, history
 
-    def show_finished(self) -> None:
-        """Called instead of a training where there is nothing left to train, or to wait for."""
+    def started(self, training: StepModule) -> None: ...
+    def stepped(self, training: StepModule) -> None: ...
+    def validated(self, training: StepModule) -> None: ...
+    def ended(self, training: StepModule, how: str) -> None: ...
+    def show_finished(self) -> None: ...
 
 
-class Bar(RunView):
-    """A progress bar that counts steps, from where an interrupted run goes on."""
+class Showing(Callback):
+    """Tells a view what happens."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.view.started(module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.view.stepped(module)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.view.validated(module)
+
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        all_steps = module.steps_done >= module.position.total_steps
+        self.view.ended(module, "done" if all_steps else "stopped early")
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        stopped = isinstance(exception, StoppedEarly | KeyboardInterrupt)
+        self.view.ended(module, "interrupted" if stopped else type(exception).__name__)
+
+
+class Bar(View):
+    """A progress bar that counts steps, and says what it sees going wrong, each thing once."""
+
+    advises = True
 
     def __init__(self, run: Run, history: History) -> None:
         super().__init__(run, history)
         self.bar: tqdm | None = None
+        self.said: set[str] = set()
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.bar = tqdm(
-            total=module.total_steps, initial=module.steps_done, desc=self.run.kind, unit="step", dynamic_ncols=True
-        )
+    def started(self, training: StepModule) -> None:
+        total, done = training.position.total_steps, training.steps_done
+        self.bar = tqdm(total=total, initial=done, desc=self.run.phase, unit="step", dynamic_ncols=True)
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def stepped(self, training: StepModule) -> None:
         assert self.bar is not None
-        self.bar.update(module.steps_done - self.bar.n)
+        self.bar.update(training.steps_done - self.bar.n)
 
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        if self.bar is not None and module.monitor != "latest":
-            self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
+    def validated(self, training: StepModule) -> None:
+        if self.bar is not None and training.monitor != "latest":
+            self.bar.set_postfix_str(f"val {training.monitor} {training.best:.4f}", refresh=False)
+        for finding in diagnose(training.phase, self.history.rows, training.config) if self.advises else ():
+            if finding.row not in self.said:
+                self.said.add(finding.row)
+                tqdm.write(f"step {training.steps_done}: {finding}", file=sys.stderr)
 
-    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+    def ended(self, training: StepModule, how: str) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-class AdvisingBar(Bar):
-    """A progress bar that also says what it sees going wrong, each thing once."""
+class SilentBar(Bar):
+    """The same for runs that are too short to be advised on."""
 
-    def __init__(self, run: Run, history: History) -> None:
-        super().__init__(run, history)
-        self.said: set[str] = set()
-
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        super().on_validation_end(trainer, module)
-        for finding in diagnose(module.kind, self.history.rows, module.config):
-            if finding.row not in self.said:
-                self.said.add(finding.row)
-                tqdm.write(f"step {module.steps_done}: {finding}", file=sys.stderr)
+    advises = False

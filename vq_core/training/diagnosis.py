@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from vq_core.config import Config
-from vq_core.training.runs import PRIORS
+from vq_core.runs.folders import PRIORS, Phase
 
 # What separates the runs that went wrong on purpose from healthy ones (tests/training/test_diagnosis.py).
 FEW_CODES = 0.5  # T1: share of codes that validation images use
@@ -36,25 +36,25 @@ class Finding:
         return f"{self.row}: {self.shows}; try {', '.join(self.switches)}"
 
 
-def diagnose(kind: str, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
+def diagnose(phase: Phase, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
     """What goes wrong in a run, by its logged rows so far; empty while nothing does, or too little is known.
 
     Args:
-        kind: kmeans, phase1, phase2, prior or masked.
+        phase: of the run.
         rows: as `Run.history()` gives them.
         config: of the run.
         ended: whether the run is over, before its last step too.
     """
-    found = [_collapse(kind, rows, config)] if kind in ("phase1", "phase2") else []
-    if kind == "phase2":
+    found = [_collapse(phase, rows, config)] if phase in ("phase1", "phase2") else []
+    if phase == "phase2":
         found.append(_unstable_gan(rows, config))
-    found.append(_overfitting(kind, rows, config))
-    if kind in BLURRED and not any(found):  # each of the others blurs too, and wants its own cure first
-        found.append(_blur(kind, rows, config, ended))
+    found.append(_overfitting(phase, rows, config))
+    if phase in BLURRED and not any(found):  # each of the others blurs too, and wants its own cure first
+        found.append(_blur(phase, rows, config, ended))
     return [finding for finding in found if finding is not None]
 
 
-def _collapse(kind: str, rows: Rows, config: Config) -> Finding | None:
+def _collapse(phase: Phase, rows: Rows, config: Config) -> Finding | None:
     used, perplexity, k = _values(rows, "val/codes_used"), _values(rows, "val/perplexity"), config.model.num_codes
     if not used or (used[-1] >= FEW_CODES and perplexity[-1] >= LOW_PERPLEXITY * k):
         return None
@@ -63,7 +63,7 @@ def _collapse(kind: str, rows: Rows, config: Config) -> Finding | None:
         "quantizer.init=kmeans" if quantizer.init != "kmeans" else "",
         f"quantizer.reset_every={quantizer.reset_every // 5 or 50}" if quantizer.reset_every not in range(1, 5) else "",
         "loss.commit=0.5" if config.loss.commit < 0.5 else "",
-        f"{kind}.lr={(config.phase2 if kind == 'phase2' else config.phase1).lr / 2:g}",
+        f"{phase}.lr={(config.phase2 if phase == 'phase2' else config.phase1).lr / 2:g}",
         f"model.num_codes={max(2, k // 2)}",
     ]
     return _finding(
@@ -78,7 +78,7 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
         return None
     skipped = len([row for row in rows if "train/skipped" in row and row["step"] > begun[0]["step"]])
     often = skipped >= max(3, SKIPPED * (begun[-1]["step"] - begun[0]["step"]))
-    chance = 1.0 if config.loss.gan_kind == "hinge" else 0.693
+    chance = 1.0 if config.loss.gan_loss == "hinge" else 0.693
     signs = [
         f"L_rec {rec[-1] / min(rec):.2f} times its lowest" if rec[-1] > WORSE_BY * min(rec) else "",
         f"discriminator loss {disc[-1]:.2f}, it has won" if disc[-1] < DISCRIMINATOR_WON * chance else "",
@@ -100,26 +100,26 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
     return _finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), switches)
 
 
-def _blur(kind: str, rows: Rows, config: Config, ended: bool) -> Finding | None:
+def _blur(phase: Phase, rows: Rows, config: Config, ended: bool) -> Finding | None:
     sharpness = [(row["step"], row["val/sharpness"]) for row in rows if "val/sharpness" in row]
-    total = (config.phase2 if kind == "phase2" else config.phase1).steps
-    if not sharpness or sharpness[-1][1] >= BLURRED[kind] or not (ended or sharpness[-1][0] >= total):
+    total = (config.phase2 if phase == "phase2" else config.phase1).steps
+    if not sharpness or sharpness[-1][1] >= BLURRED[phase] or not (ended or sharpness[-1][0] >= total):
         return None  # judged at the end: every training begins with blur
     loss, model = config.loss, config.model
     switches = [
-        f"loss.gan={2 * loss.gan:g}" if kind == "phase2" else "",
+        f"loss.gan={2 * loss.gan:g}" if phase == "phase2" else "",
         "loss.perceptual_net=vgg" if loss.perceptual_net == "random" else "",  # random features do not sharpen
         f"loss.perceptual={max(0.5, 2 * loss.perceptual):g}" if loss.perceptual < 1 else "",
         f"model.res_blocks={model.res_blocks + 1}",
         f"model.latent_channels={model.latent_channels * 3 // 2}",
         f"model.num_codes={2 * model.num_codes}",
-        f"{kind}.steps={2 * total}",
+        f"{phase}.steps={2 * total}",
     ]
     return _finding("T3", f"blur: {sharpness[-1][1]:.2f} of the input's sharpness", switches)
 
 
-def _overfitting(kind: str, rows: Rows, config: Config) -> Finding | None:
-    of_codes = kind in PRIORS
+def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
+    of_codes = phase in PRIORS
     name, what = ("bits", "bits per token") if of_codes else ("rec", "L_rec")
     val = [(row["step"], row[f"val/{name}"]) for row in rows if f"val/{name}" in row]
     train = _values(rows, f"train/{name}")

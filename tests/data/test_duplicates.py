@@ -1,0 +1,71 @@
+"""Equal and nearly equal pictures."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ingested import fill, jpeg, portrait, run
+from PIL import Image, ImageDraw, ImageEnhance
+
+from vq_core.data.duplicates import hash_pairs
+from vq_core.settings import DataConfig
+
+
+def test_keeps_the_first_of_equal_pictures(raw: Path, config: DataConfig) -> None:
+    fill(raw, range(4))
+    shutil.copy(raw / "001.png", raw / "a copy.png")
+    portrait(1).save(raw / "other encoding.bmp")
+    packed = run(raw, config)
+    found = {entry.file: (entry.reason, entry.detail) for entry in packed.entries if entry.reason}
+    assert found == {name: ("duplicate", "001.png") for name in ("a copy.png", "other encoding.bmp")}
+    assert len(packed.images) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        jpeg,
+        lambda image: ImageEnhance.Brightness(image).enhance(1.08),
+        lambda image: image.resize((86, 86)).resize((96, 96)),
+        lambda image: image.crop((1, 1, 95, 95)),
+    ],
+    ids=["jpeg", "brighter", "resized", "cropped"],
+)
+def test_finds_near_duplicates(raw: Path, config: DataConfig, change: Callable[[Image.Image], Image.Image]) -> None:
+    fill(raw, range(12))
+    for seed in range(12):
+        change(portrait(seed)).save(raw / f"{seed:03d}b.png")
+    packed = run(raw, config)
+    found = {entry.file: entry.detail for entry in packed.entries if entry.reason == "near-duplicate"}
+    assert found == {f"{seed:03d}b.png": f"{seed:03d}.png" for seed in range(12)}
+
+
+def test_a_chain_of_near_duplicates_is_one_group(raw: Path, config: DataConfig) -> None:
+    fill(raw, range(4))
+    for step, name in enumerate("zyx"):  # each is close to the next only
+        ImageEnhance.Brightness(portrait(0)).enhance(0.91 ** (step + 1)).save(raw / f"{name}.png")
+    packed = run(raw, config)
+    assert {entry.file: entry.detail for entry in packed.entries if entry.reason} == {
+        n + ".png": "000.png" for n in "xyz"
+    }
+
+
+def test_a_small_feature_makes_another_picture(raw: Path, config: DataConfig) -> None:
+    for name in ("smile", "frown"):
+        image = Image.new("RGB", (96, 96), "white")
+        draw = ImageDraw.Draw(image)
+        draw.ellipse((20, 10, 76, 86), fill="bisque", outline="black", width=3)
+        draw.ellipse((34, 34, 42, 44), fill="black")
+        draw.ellipse((54, 34, 62, 44), fill="black")
+        draw.arc((36, 56, 60, 72), *((20, 160) if name == "smile" else (200, 340)), fill="black", width=4)
+        image.save(raw / f"{name}.png")
+    assert run(raw, config.model_copy(update={"near_duplicate_bits": 16})).counts() == {}
+
+
+def test_hash_pairs_equal_the_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vq_core.data.duplicates._BLOCK", 500)
+    hashes = np.random.default_rng(0).integers(0, 256, 60).astype(np.uint64)
+    plain = [(i, j) for i in range(60) for j in range(i + 1, 60) if bin(int(hashes[i] ^ hashes[j])).count("1") <= 2]
+    assert np.concatenate(list(hash_pairs(hashes, 2))).tolist() == [list(pair) for pair in plain]

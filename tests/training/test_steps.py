@@ -1,0 +1,100 @@
+"""One step: accumulation, clipping, learning rates, early stopping."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from disturbances import SignalDuringStep
+from lightning.pytorch.callbacks import Callback
+from small_runs import FROM_SCRATCH, NO_AUGMENTATION, fresh_copy, settings, the_run, view
+
+from vq_core.config import Config
+from vq_core.runs.checkpoints import load_checkpoint
+from vq_core.training.phases import train
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
+]
+
+
+def test_means_are_over_the_steps_that_had_a_term(place: Path) -> None:
+    """The GAN starts in the middle of what is logged together: the mean is over its steps alone."""
+    config = (*FROM_SCRATCH, "loss.gan_start=3", "phase2.steps=4", "train.val_every=4")
+    each = train("phase2", settings(*config, "train.log_every=1"))
+    four = train("phase2", settings(*config, "train.log_every=4", "optim.betas=[0.9, 0.9900001]"))
+    for name in ("train/disc", "train/gan", "train/rec"):
+        assert four.curve(name)[1] == pytest.approx([each.curve(name)[1].mean()], rel=1e-4)
+
+
+def test_the_rate_is_halved_at_a_plateau(place: Path) -> None:
+    """Gradients are clipped to nothing, so that every second validation without a better one halves the rate."""
+    frozen = ("phase1.lr=1e-3", "optim.clip=1e-12", "optim.weight_decay=0", "optim.warmup_steps=4")
+    long = settings(
+        *frozen, "optim.schedule=plateau", "optim.plateau_patience=1", "kmeans.steps=28", "train.log_every=4"
+    )
+    rates = train("kmeans", long).curve("train/lr")[1][1:]
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < 0.3e-3
+    assert set(np.round(rates[1:] / rates[:-1], 6)) == {1.0, 0.5}
+
+
+def test_the_stop_waits_for_the_whole_effective_batch(place: Path) -> None:
+    config = settings("train.accumulate=2", "quantizer.init=kaiming")
+    with pytest.raises(KeyboardInterrupt):
+        train("phase1", config, view(SignalDuringStep(3)))
+    state = load_checkpoint(the_run(place, "phase1").last, ("phase1",))
+    assert state["steps_done"] == 3
+    assert {int(s["step"]) for s in state["optimizers"][0]["state"].values()} == {3}
+
+
+def weights_after(config: Config, folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    fresh_copy(source, folder, monkeypatch)
+    return load_checkpoint(train("phase2", config).last, ("phase2",))["model"]
+
+
+def test_accumulation_equals_the_whole_batch(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = (
+        *FROM_SCRATCH,
+        *NO_AUGMENTATION,
+        "loss.gan_start=0",
+        "loss.gan=0.1",
+        "quantizer.reset_every=0",
+        "phase2.steps=4",
+    )
+    whole, halves, smaller = (
+        weights_after(settings(*common, *more), tmp_path / str(i), prepared, monkeypatch)
+        for i, more in enumerate(((), ("train.accumulate=2",), ("train.batch_size=4",)))
+    )
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    moved = [name for name in whole if not torch.allclose(smaller[name], whole[name], atol=1e-4, rtol=1e-3)]
+    parts = ("vqvae.encoder", "vqvae.decoder", "adversary", "vqvae.quantizer.codebook")
+    assert all(any(name.startswith(part) for name in moved) for part in parts)  # the comparison can tell
+
+
+class GradientNorms(Callback):
+    """The gradient norms with which the optimisers make their updates."""
+
+    def __init__(self) -> None:
+        self.norms: dict[int, list[float]] = {}
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad.flatten() for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        self.norms.setdefault(trainer.optimizers.index(optimizer), []).append(float(torch.cat(gradients).norm()))
+
+
+def test_clipping_bounds_both_optimisers(place: Path) -> None:
+    norms = GradientNorms()
+    config = settings(*FROM_SCRATCH, "loss.gan_start=0", "optim.clip=0.01", "phase2.steps=4")
+    run = train("phase2", config, view(norms))
+    assert [len(norms.norms[number]) for number in (0, 1)] == [4, 4]
+    assert max(norms.norms[0] + norms.norms[1]) <= 0.01 * (1 + 1e-4)
+    assert run.curve("train/grad_norm")[1].min() > 0.01  # the recorded norm is that before clipping
+
+
+def test_early_stopping(place: Path) -> None:
+    frozen = ("phase1.lr=1e-30", "optim.lr_start=1e-30", "optim.lr_end=1e-30", "optim.weight_decay=0")
+    run = train("kmeans", settings(*frozen, "kmeans.steps=40", "train.patience=2"))
+    assert run.result()["steps"] == 12 and run.result()["best_step"] == 4

@@ -1,0 +1,1 @@
+"""The built-in sample set: anime avatars drawn by rule."""

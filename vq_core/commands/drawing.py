@@ -1,0 +1,199 @@
+"""Commands that use trained models: reconstruct, sample, interpolate, edit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vq_core.commands.common import command, decode_in_parts, open_images, prior_of, save_grid, square, vqvae_of
+from vq_core.config import Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vq_core.generation.editing import Edit
+
+IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def group() -> None:
+    """Only a list of commands."""
+
+
+@command(group)
+@click.argument("image", type=IMAGE)
+@click.option(
+    "--phase", "--stage", "phase", type=click.Choice(["phase1", "phase2"]), default="phase2", show_default=True
+)
+def reconstruct(config: Config, image: Path, phase: Any) -> None:
+    """An image file beside its reconstruction."""
+    import torch
+
+    model, x, folder = open_images(config, [image], phase)
+    save_grid(torch.cat([x, model(x)]), folder / f"reconstruction-{image.stem}.png", 2)
+
+
+@command(group)
+@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--way",
+    type=click.Choice(["causal", "masked", "random"]),
+    default="causal",
+    show_default=True,
+    help="causal: one code after the other; masked: many at once; random: from the codebook, without a prior.",
+)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--top-k", type=int, default=None)
+@click.option("--top-p", type=float, default=None)
+@click.option("--passes", "--steps", "passes", default=16, show_default=True, help="Of the masked way.")
+@click.option("--seed", default=0, show_default=True)
+def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
+    """New avatars, each with the training image that is nearest to it, and a measure of how new they are."""
+    from vq_core.data.augment import to_pictures
+    from vq_core.data.images import images_of
+    from vq_core.evaluation.memorization import novelty
+    from vq_core.evaluation.report import reconstruct_held_out
+    from vq_core.generation.sampling import Sampling, fill_codes, random_codes, sample_codes
+    from vq_core.runs.finding import finished, load_images
+
+    sampling, run = Sampling(**drawing), finished("phase2", config)
+    model = vqvae_of(run, config)
+    if way == "random":
+        codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
+    elif way == "causal":
+        run = finished("prior", config)
+        codes = sample_codes(prior_of("prior", config), count, sampling)
+    else:
+        run = finished("masked", config)
+        codes = fill_codes(prior_of("masked", config), count, sampling)
+    images, packed = decode_in_parts(model, codes), load_images(config)
+    new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
+    name = f"samples-{way}-seed{sampling.seed}"
+    save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
+    click.echo(f"  nearer to a training image than held-out ones are: {new.nearer:.2f} (0.50 for real images)")
+    click.echo(f"  nearer than 99 % of held-out ones are: {new.copies:.2f} (0.01 for real images)")
+    save_grid(images, run.folder / f"{name}.png", 8)
+
+
+@command(group)
+@click.argument("a", type=IMAGE)
+@click.argument("b", type=IMAGE)
+@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Images in the row.")
+@click.option(
+    "--method",
+    type=click.Choice(["blend", "exchange", "likely"]),
+    default="blend",
+    show_default=True,
+    help="blend: latents mixed and quantised anew; exchange: codes taken over in a random order; likely: in the order "
+    "that the masked prior finds likely.",
+)
+def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> None:
+    """From one image to another, in latents or in codes."""
+    from vq_core.generation import editing
+
+    model, x, folder = open_images(config, [a, b], "phase2")
+    codes = model.encode(x)
+    if method == "blend":
+        frames = editing.blend_latents(model, x[:1], x[1:], steps)
+    elif method == "exchange":
+        frames = model.decode(editing.exchange_codes(codes[:1], codes[1:], steps, config.seed))
+    else:
+        frames = model.decode(editing.exchange_likely(prior_of("masked", config), codes[:1], codes[1:], steps))
+    save_grid(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
+
+
+@command(group)
+@click.argument("image", type=IMAGE)
+@click.option("--rows", default=None, help="Region: rows of the code grid, first:last; default all.")
+@click.option("--columns", default=None, help="Region: columns of the code grid, first:last; default all.")
+@click.option("--mask", type=IMAGE, help="Region: white parts of this image.")
+@click.option("--copy-from", type=IMAGE, help="The region from this image.")
+@click.option("--code", type=int, help="Fill the region with this code.")
+@click.option("--replace", type=(int, int), metavar="OLD NEW", help="One code for another, wherever it occurs.")
+@click.option("--regenerate", is_flag=True, help="Let the masked prior draw the region anew, given the rest.")
+@click.option("--complete", is_flag=True, help="Let it draw what is transparent in the image.")
+@click.option("--vary", type=float, metavar="FRACTION", help="Let it draw this fraction of all codes anew; 0 to 1.")
+@click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Proposals of the prior.")
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--top-p", type=float, default=None)
+@click.option("--seed", default=0, show_default=True)
+def edit(config: Config, image: Path, complete: bool, count: int, **options: Any) -> None:
+    """Change the codes of an image, and decode: the image, its reconstruction, and what the edit made of it.
+
+    Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
+    """
+    import torch
+
+    from vq_core.generation import editing
+    from vq_core.generation.sampling import Sampling
+
+    sampling = Sampling(**{name: options.pop(name) for name in ("temperature", "top_p", "seed")})
+    where = {name: options.pop(name) for name in ("rows", "columns", "mask")}
+    options["complete"] = complete
+    chosen = [name for name, value in options.items() if value is not None and value is not False]
+    if len(chosen) != 1:
+        raise click.UsageError("give one of " + ", ".join(f"--{name.replace('_', '-')}" for name in options))
+    (name,) = chosen
+    if any(where.values()) and name in ("replace", "vary", "complete"):
+        raise click.UsageError(f"--{name} has no region: leave out --rows, --columns, --mask")
+    region, donor = _region(config, **where), options["copy_from"]
+    model, x, folder = open_images(config, [image, *([donor] if donor else [])], "phase2")
+    codes = model.encode(x)
+    before, masked = codes[:1], prior_of("masked", config) if name in ("regenerate", "complete", "vary") else None
+    if complete:
+        given, change = editing.completion(model, x, torch.from_numpy(_transparent(config, image)))
+    else:
+        given, change = before, _edit(name, options[name], region, codes, config)
+    after = change.apply(given, masked, count, sampling)
+    # What was torn is no picture to keep pixels of.
+    images = model.decode(after) if complete else editing.decode_edited(model, before, after)
+    pictures = torch.cat([x, model.decode(before), images])
+    save_grid(pictures, folder / f"edit-{name.replace('_', '-')}-{image.stem}.png", min(8, len(pictures)))
+
+
+def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Config) -> "Edit":
+    """The edit that the options ask for; codes are those of the image and, behind it, of the donor."""
+    from vq_core.generation.editing import Edit
+
+    asked = {"code": (value,), "replace": value}.get(name, ())
+    unknown = [code for code in asked if not 0 <= code < config.model.num_codes]
+    if unknown:
+        raise click.UsageError(f"--{name} {unknown[0]}: codes are in [0, {config.model.num_codes})")
+    if name in ("replace", "vary"):
+        return Edit(**{name: value})
+    change: dict[str, Any] = {name: codes[1:] if name == "copy_from" else value}
+    return Edit(region=region, **change)
+
+
+def _region(config: Config, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":
+    """The cells that an edit is about."""
+    import torch
+
+    from vq_core.generation import editing
+
+    everything = f"0:{config.grid}"
+    cells = editing.region(config.grid, _span("--rows", rows or everything), _span("--columns", columns or everything))
+    if mask is None:
+        return cells
+    white = torch.from_numpy(square(config, mask).mean(axis=2) > 127)
+    cells = cells & editing.cells_of(white, config.grid)
+    if not cells.any():
+        raise click.UsageError("--mask has nothing white inside --rows and --columns")
+    return cells
+
+
+def _span(option: str, text: str) -> tuple[int, int]:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise click.UsageError(f"{option} must be first:last, such as 4:9, got '{text}'")
+    return int(first), int(last)
+
+
+def _transparent(config: Config, image: Path) -> Any:
+    from vq_core.data.decode import load_transparency
+
+    missing = load_transparency(image, config.data)
+    if not missing.any():
+        raise click.ClickException(f"{image}: nothing in it is transparent, so there is nothing to complete")
+    return missing

@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its place at the end: `path` holds the old or the whole new one, never half."""
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file, whole or not at all. Raises `OSError` where it cannot be written."""
+    whole = io.BytesIO()  # into a file, NumPy writes by a stream of its own and does not tell when the disk is full
+    np.save(whole, array)
+    with written_whole(path) as file:
+        file.write(whole.getbuffer())

@@ -1,0 +1,76 @@
+"""k-means over latents: the codebook's start, by Lloyd's algorithm from k-means++ seeds."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vq_core.errors import ArgumentError
+from vq_core.models.quantizer_ema import nearest_codes
+
+Vectors = Float[Tensor, "n d"]
+
+
+def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor, "k d"]:
+    """Cluster vectors into k centres.
+
+    [65536, 256] → [1024, 256]. Seeds are spread out by k-means++ on a sample; a centre that loses all its vectors
+    moves onto one that lies far from its centre. With fewer distinct vectors than k, some centres are doubles that
+    differ by a trace of noise, so that each stays usable.
+
+    Raises:
+        ArgumentError: no vectors, or values that are not finite.
+    """
+    if len(vectors) == 0:
+        raise ArgumentError("k-means needs at least one vector")
+    if not bool(torch.isfinite(vectors).all()):
+        raise ArgumentError("k-means needs finite vectors")
+    vectors = vectors.float()
+    generator = torch.Generator(device=vectors.device).manual_seed(seed)
+    centres = _spread_seeds(vectors, k, generator)
+    for _ in range(iterations):
+        centres = _lloyd(vectors, centres)
+    return centres
+
+
+def inertia(vectors: Vectors, centres: Float[Tensor, "k d"]) -> float:
+    """Mean squared distance of the vectors to their nearest centre, summed over dimensions."""
+    return float((vectors - centres[nearest_codes(vectors, centres)]).square().sum(dim=1).mean())
+
+
+def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007) on a sample of 16 vectors per centre.
+
+    A vector far from all seeds so far is likelier to be drawn; of a few drawn, the one that lowers the inertia most
+    becomes the next seed. Distances to all candidates of a round are one matrix product.
+    """
+    sample = vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[: 16 * k]]
+    norms, tries = sample.square().sum(1), 2 + int(math.log(k))
+    chosen = [0]
+    nearest = (sample - sample[0]).square().sum(1)
+    while len(chosen) < k:
+        if not bool((nearest > 0).any()):  # fewer distinct vectors than centres
+            extra = sample[torch.arange(k - len(chosen), device=sample.device) % len(sample)]
+            noise = torch.randn(extra.shape, generator=generator, device=extra.device)
+            return torch.cat([sample[chosen], extra + 1e-4 * (1 + extra.abs().mean()) * noise])
+        drawn = torch.multinomial(nearest, tries, replacement=True, generator=generator)
+        distances = torch.addmm(norms[:, None], sample, sample[drawn].T, alpha=-2.0).add_(norms[drawn]).clamp_(min=0)
+        distances = torch.minimum(distances, nearest[:, None])
+        best = int(distances.sum(0).argmin())
+        nearest = distances[:, best]
+        chosen.append(int(drawn[best]))
+        nearest[chosen[-1]] = 0  # exactly, whatever the rounding
+    return sample[chosen]
+
+
+def _lloyd(vectors: Vectors, centres: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    assigned = nearest_codes(vectors, centres)
+    counts = torch.bincount(assigned, minlength=len(centres))
+    sums = torch.zeros_like(centres).index_add_(0, assigned, vectors)
+    moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+    empty = (counts == 0).nonzero().flatten()
+    if len(empty):
+        far: Int64[Tensor, m] = (vectors - moved[assigned]).square().sum(1).topk(min(len(empty), len(vectors))).indices
+        moved[empty[: len(far)]] = vectors[far]
+    return moved

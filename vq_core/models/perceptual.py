@@ -1,0 +1,85 @@
+"""The perceptual distance: LPIPS, and a stand-in that needs no download."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+from urllib.error import URLError
+
+import lpips
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq_core.errors import MissingWeights
+
+PerceptualNet = Literal["vgg", "squeeze", "random"]
+Images = Float[Tensor, "b 3 h w"]
+
+_TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
+
+
+@contextlib.contextmanager
+def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
+    """Weights are read or downloaded inside; where neither works, `MissingWeights` names the file and its folder."""
+    try:
+        yield
+    except (URLError, OSError) as error:
+        folder = torch.hub.get_dir() + "/checkpoints"
+        raise MissingWeights(
+            f"{what} needs {file} in {folder} and it cannot be downloaded ({error}); put it there{otherwise}"
+        ) from None
+
+
+class PerceptualLoss(nn.Module):
+    """LPIPS (Zhang et al., arXiv:1801.03924) as a loss: a mean over the batch, with finite gradients.
+
+    "vgg" and "squeeze" are the `lpips` package's networks. "random" is its SqueezeNet with random weights and without
+    the learned weighting of channels: not LPIPS, but a comparison of features that needs no download.
+
+    Deviation: features are normalised by sqrt(Σ f² + ε), not sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
+
+    Raises:
+        MissingWeights: naming the file, its folder and the setting that does without.
+    """
+
+    def __init__(self, net: PerceptualNet) -> None:
+        super().__init__()
+        self.calibrated = net != "random"
+        trunk = "vgg" if net == "vgg" else "squeeze"
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # torchvision's notices on how lpips calls it
+            torch.manual_seed(0)
+            without = "train with loss.perceptual_net=random or loss.perceptual=0, evaluate without --lpips"
+            with needing_weights(f"LPIPS-{trunk}", _TRUNK_FILES[trunk], f"; or do without: {without}"):
+                model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
+        self.scaling, self.net = model.scaling_layer, model.net
+        self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "PerceptualLoss":
+        """Stays in eval mode: its dropout is for training the LPIPS weights only."""
+        return super().train(False)
+
+    def forward(self, x_rec: Images, x: Images) -> Float[Tensor, ""]:
+        """Mean distance of two batches in [−1, 1]; the gradient flows to `x_rec` only."""
+        return self.each(x_rec, x).mean()
+
+    def each(self, x_rec: Images, x: Images) -> Float[Tensor, " b"]:
+        """The distance of each image; the gradient flows to `x_rec` only."""
+        with torch.no_grad():
+            features = self.net(self.scaling(x))
+        pairs = zip(self.net(self.scaling(x_rec)), features, strict=True)
+        total = torch.zeros(len(x), device=x.device)
+        with torch.autocast(x.device.type, enabled=False):  # squares of features overflow fp16, and round in bf16
+            for level, (f_rec, f) in enumerate(pairs):
+                difference = (_unit(f_rec.float()) - _unit(f.float())).square()
+                weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)
+                total = total + weighted.mean(dim=(1, 2, 3))
+        return total
+
+
+def _unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-10)

@@ -1,0 +1,157 @@
+"""A run's folder: where a training leaves its checkpoints, metrics and pictures, and how they are read again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from vq_core.config import Config, config_from_dict, data_dir
+from vq_core.errors import RunError
+from vq_core.files import written_whole
+
+Phase = Literal["kmeans", "phase1", "phase2", "prior", "masked"]
+PHASES: tuple[Phase, ...] = ("kmeans", "phase1", "phase2", "prior", "masked")
+PRIORS: tuple[Phase, ...] = ("prior", "masked")  # the phases that learn codes
+Split = Literal["train", "val"]
+_RENAMED = {"kind": "phase"}  # keys of `result.json` since 6d1eaf3: the one of then → today's
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Folder name: phase, profile and hash."""
+        return self.folder.name
+
+    @property
+    def phase(self) -> Phase:
+        """Which training it is of. Raises `RunError` where the folder's name does not say."""
+        for phase in PHASES:
+            if self.name.split("-")[0] == phase:
+                return phase
+        raise RunError(f"{self.folder}: is no run: its name does not begin with one of {', '.join(PHASES)}")
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation metric."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which training goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / "result.json").is_file()
+
+    def result(self) -> dict[str, Any]:
+        """The metrics that the run ended with. Raises `RunError` while it has not ended."""
+        try:
+            stored = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.folder}: this run has not finished") from None
+        return {_RENAMED.get(key, key): value for key, value in stored.items()}
+
+    def update_result(self, metrics: dict[str, Any]) -> None:
+        """Add metrics to `result.json`."""
+        known = self.result() if self.done else {}
+        with written_whole(self.folder / "result.json") as file:
+            file.write(json.dumps(known | metrics, indent=2, ensure_ascii=False).encode())
+
+    def settings(self) -> dict[str, Any]:
+        """All settings that the run was started with, as they were stored."""
+        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+
+    def config(self) -> Config:
+        """The same as today's settings, in which keys that are newer than the run have their neutral values."""
+        return config_from_dict(self.settings())
+
+    def history(self) -> list[dict[str, Any]]:
+        """Logged rows in order: each has `step` and some of the metrics (`train/rec`, `val/psnr` …)."""
+        return _read_lines(self.folder / "history.jsonl")
+
+    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of one logged metric."""
+        rows = [(row["step"], row[name]) for row in self.history() if name in row]
+        return np.array([s for s, _ in rows]), np.array([v for _, v in rows])
+
+    def usage(self, split: Split = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Steps [t] and how often each code was chosen [t, K].
+
+        In training since the entry before, on the validation images in one pass over all of them.
+        """
+        rows = [row for row in _read_lines(self.folder / "usage.jsonl") if row.get("split", "train") == split]
+        return np.array([row["step"] for row in rows]), np.array([row["counts"] for row in rows])
+
+    def begin(self, settings: dict[str, Any], step: int) -> None:
+        """Make the folder with its settings; drop logged rows later than a step, which a resumed run logs again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(self.folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(settings, sort_keys=False).encode())
+        for name in ("history.jsonl", "usage.jsonl"):
+            path = self.folder / name
+            if path.is_file():
+                kept = [json.dumps(row) + "\n" for row in _read_lines(path) if row["step"] <= step]
+                with written_whole(path) as file:
+                    file.write("".join(kept).encode())
+
+
+class History:
+    """Appends what a training logs to its run's files, and keeps it for the live view."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.rows: list[dict[str, Any]] = run.history()
+        steps, counts = run.usage()
+        # Step and counts of the latest usage histogram of training.
+        self.latest_usage: tuple[int, np.ndarray] | None = (int(steps[-1]), counts[-1]) if len(steps) else None
+
+    def add(self, metrics: dict[str, float], step: int) -> None:
+        """Append one row of metrics to `history.jsonl`."""
+        row = {"step": step, **{name: float(f"{value:.9g}") for name, value in metrics.items()}}
+        self.rows.append(row)
+        self._append("history.jsonl", row)
+
+    def add_usage(self, counts: np.ndarray, step: int, split: Split = "train") -> None:
+        """Append one usage histogram to `usage.jsonl`."""
+        if split == "train":
+            self.latest_usage = (step, counts.copy())
+        self._append("usage.jsonl", {"step": step, "split": split, "counts": counts.astype(int).tolist()})
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.run.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a line that an abrupt end cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def all_runs(folder: Path | None = None) -> list[Run]:
+    """Every finished run in a folder (`data/runs`, where none is given), by name."""
+    return [Run(path.parent) for path in sorted((folder or data_dir() / "runs").glob("*/result.json"))]
+
+
+def open_run(name: str) -> Run:
+    """The finished run of a name (of a folder in `data/runs`) or a path. Raises `RunError` where there is none."""
+    run = Run(next((f for f in (data_dir() / "runs" / name, Path(name).resolve()) if f.is_dir()), Path(name)))
+    if not run.done or run.phase not in PHASES:
+        known = ", ".join(other.name for other in all_runs()) or "none"
+        raise RunError(f"{name}: is no finished run; finished ones are {known}")
+    return run

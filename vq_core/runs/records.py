@@ -1,0 +1,42 @@
+"""Records of experiments: the table of all finished runs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from vq_core.runs.folders import Run, all_runs
+
+SETTINGS = {
+    "K": ("model", "num_codes"),
+    "λ_perc": ("loss", "perceptual"),
+    "λ_gan": ("loss", "gan"),
+    "λ_commit": ("loss", "commit"),
+}
+METRICS = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes_used", "best_bits")
+
+
+def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
+    """One row per finished run (of all, where none are given): its name, the settings compared, its metrics.
+
+    Where runs were trained on different images, each row has the start of its images' fingerprint: metrics on
+    different images do not compare.
+    """
+    rows, results = [], {run: run.result() for run in (all_runs() if runs is None else runs)}
+    several = len({result.get("data") for result in results.values()}) > 1
+    for run, result in results.items():
+        stored = run.settings()
+        settings = {label: stored[group][key] for label, (group, key) in SETTINGS.items()}
+        if run.phase != "phase2":
+            settings.pop("λ_gan")
+        settings |= {"data": result.get("data", "")[:6]} if several else {}
+        rows.append({"run": run.name} | settings | {name: result[name] for name in METRICS if name in result})
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of rows as Markdown, which notebooks render."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [f"{v:.3g}" if isinstance(v := row.get(name, ""), float) else str(v) for name in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,247 @@
+"""The typed settings: what each group holds, in which ranges, and which combinations cannot work."""
+
+import warnings
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Group(BaseModel):
+    """Settings are frozen, finite, and refuse keys that they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Group):
+    """Where images come from and how they are cleaned, split and augmented (what each number means: the YAML)."""
+
+    source: Literal["auto", "raw", "avatars"]
+    avatars: int = Field(ge=16)
+    image_size: int = Field(ge=16)
+    square: Literal["crop", "pad"]
+    min_side: int = Field(ge=1)
+    max_pixels: int = Field(ge=1)
+    near_duplicate_bits: int = Field(ge=0, le=16)
+    val_share: float = Field(gt=0, lt=1)
+    flip: float = Field(ge=0, le=1)
+    brightness: float = Field(ge=0, lt=1)
+    contrast: float = Field(ge=0, lt=1)
+    saturation: float = Field(ge=0, lt=1)
+
+
+class ModelConfig(_Group):
+    """Sizes of encoder and decoder."""
+
+    channels: tuple[Positive, ...] = Field(min_length=1)
+    decoder_channels: tuple[Positive, ...] = Field(min_length=1)
+    res_blocks: int = Field(ge=0)
+    latent_channels: int = Field(ge=1)
+    code_dim: int = Field(ge=1)
+    num_codes: int = Field(ge=2, le=65536)
+    norm: Literal["group", "batch"]
+    activation: Literal["silu", "relu"]
+    upsample: Literal["nearest", "bilinear"]
+    attention_at: tuple[int, ...]
+
+
+class QuantizerConfig(_Group):
+    """How the codebook starts, learns and is kept alive."""
+
+    learning: Literal["ema", "gradient"]
+    init: Literal["kmeans", "kaiming", "normal"]
+    decay: float = Field(gt=0, lt=1)
+    eps: float = Field(gt=0)
+    reset_every: int = Field(ge=0)
+    reset_below: float = Field(ge=0, lt=1)
+
+
+class KMeansConfig(_Group):
+    """The unquantised warm-up and the clustering of its latents."""
+
+    steps: int = Field(ge=1)
+    images: int = Field(ge=1)
+    iterations: int = Field(ge=1)
+    vectors_per_code: int = Field(ge=1)
+
+
+class LossConfig(_Group):
+    """Weights of the loss terms."""
+
+    rec: float = Field(ge=0)
+    l2: float = Field(ge=0)
+    vq: float = Field(ge=0)
+    commit: float = Field(ge=0)
+    perceptual: float = Field(ge=0)
+    perceptual_net: Literal["vgg", "squeeze", "random"]
+    gan: float = Field(ge=0)
+    gan_loss: Literal["hinge", "non_saturating"]
+    gan_start: int = Field(ge=0)
+    gan_ramp: int = Field(ge=0)
+    gan_adaptive: float = Field(ge=0)
+
+
+class DiscriminatorConfig(_Group):
+    """The PatchGAN discriminator and its optimiser."""
+
+    channels: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    spectral_norm: bool
+    gradient_penalty: float = Field(ge=0)
+    lecam: float = Field(ge=0)
+    augment: bool
+    lr: float = Field(gt=0)
+    betas: tuple[Beta, Beta]
+
+
+class OptimConfig(_Group):
+    """Optimiser of the autoencoder; learning-rate schedule and clipping of the prior too."""
+
+    name: Literal["adam", "adamw"]
+    betas: tuple[Beta, Beta]
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["cosine", "plateau"]
+    warmup_steps: int = Field(ge=0)
+    lr_start: float = Field(gt=0)
+    lr_end: float = Field(gt=0)
+    plateau_patience: int = Field(ge=1)
+    clip: float = Field(gt=0)
+
+
+class Phase1Config(_Group):
+    """Length, learning rate and start of Phase 1."""
+
+    steps: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    start_from: str | None
+
+
+class Phase2Config(Phase1Config):
+    """The same of Phase 2, which starts from "phase1", from "scratch" or from a run."""
+
+    start_from: str
+
+
+class TrainConfig(_Group):
+    """What all phases share."""
+
+    batch_size: int = Field(ge=1)
+    accumulate: int = Field(ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    device: Literal["auto", "cpu", "cuda"]
+    devices: int = Field(ge=1)
+    val_every: int = Field(ge=1)
+    val_images: int = Field(ge=1)
+    monitor: Literal["val_rec", "val_perceptual"]
+    patience: int = Field(ge=1)
+    bad_steps: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+    save_every: int = Field(ge=1)
+    image_every: int = Field(ge=1)
+    log_every: int = Field(ge=1)
+    wandb: bool
+
+    @model_validator(mode="after")
+    def _batch_splits(self) -> "TrainConfig":
+        if self.batch_size % (self.accumulate * self.devices):
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} parts "
+                f"on devices={self.devices}"
+            )
+        return self
+
+
+class PriorConfig(_Group):
+    """The transformer over the code sequences and its training."""
+
+    dim: int = Field(ge=8)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    muon_lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup_steps: int = Field(ge=0)
+    val_every: int = Field(ge=1)
+    patience: int = Field(ge=1)
+    start_from: str | None
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "PriorConfig":
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of heads={self.heads}")
+        return self
+
+
+class MaskedConfig(_Group):
+    """Where the masked prior starts; all else it shares with the causal one."""
+
+    start_from: str | None
+
+
+class SweepConfig(_Group):
+    """The small sweep of the analysis notebook: short runs that differ in one number each."""
+
+    steps: int = Field(ge=1)
+    num_codes: tuple[Annotated[int, Field(ge=2, le=65536)], ...]
+    perceptual: tuple[Annotated[float, Field(ge=0)], ...]
+    gan: tuple[Annotated[float, Field(ge=0)], ...]
+
+
+class Config(_Group):
+    """All settings of a workbook.
+
+    `run` is no setting: it is the folder of the finished run whose settings these are, where `config_of` read them.
+    """
+
+    profile: str
+    run: str | None = Field(default=None, exclude=True)
+    seed: int = Field(ge=0, le=2**32 - 1)
+    data: DataConfig
+    model: ModelConfig
+    quantizer: QuantizerConfig
+    kmeans: KMeansConfig
+    loss: LossConfig
+    discriminator: DiscriminatorConfig
+    optim: OptimConfig
+    phase1: Phase1Config
+    phase2: Phase2Config
+    train: TrainConfig
+    prior: PriorConfig
+    masked: MaskedConfig
+    sweep: SweepConfig
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "Config":
+        model, size = self.model, self.data.image_size
+        if len(model.channels) != len(model.decoder_channels):
+            raise ValueError("model.decoder_channels must have as many entries as model.channels")
+        if size % 2 ** len(model.channels):
+            raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
+        if size >> self.discriminator.layers < 3:
+            raise ValueError(
+                f"discriminator.layers={self.discriminator.layers} is too deep for data.image_size={size}: "
+                "nothing is left of the image"
+            )
+        if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
+            raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
+        if self.prior.batch_size % self.train.devices:
+            raise ValueError(
+                f"prior.batch_size {self.prior.batch_size} cannot be split over train.devices={self.train.devices}"
+            )
+        sizes = [size >> (level + 1) for level in range(len(model.channels))]
+        if model.num_codes >= 8192:
+            warnings.warn(f"model.num_codes={model.num_codes} is more than some 10,000 images can fill", stacklevel=2)
+        for where in model.attention_at:
+            if where not in sizes:
+                raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Side of the code grid: 16 for 256×256 and four downsamplings."""
+        return self.data.image_size >> len(self.model.channels)

@@ -1,0 +1,245 @@
+"""The trainings of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vq_core.config import Config
+from vq_core.data.batches import Position
+from vq_core.models import Reconstruction
+from vq_core.models.metrics import gradient_energy, psnr, usage
+from vq_core.models.perceptual import PerceptualLoss
+from vq_core.models.quantizer_ema import perplexity
+from vq_core.runs.loading import make_vqvae
+from vq_core.training.adversary import Adversary, adaptive_factor
+from vq_core.training.ranks import together, total
+from vq_core.training.schedules import gan_weight
+from vq_core.training.steps import StepModule
+
+AutoencoderPhase = Literal["kmeans", "phase1", "phase2"]
+Images = Float[Tensor, "b 3 height width"]
+
+
+class AutoencoderTraining(StepModule):
+    """A `VQVAE` in training and, in Phase 2, its adversary.
+
+    The phases differ in two things: "kmeans" trains without quantisation, "phase2" adds the discriminator.
+    """
+
+    steps_before: Tensor
+    gan_from: Tensor
+    usage: Tensor
+
+    def __init__(self, config: Config, phase: AutoencoderPhase) -> None:
+        settings = config.phase2 if phase == "phase2" else config.phase1
+        steps = config.kmeans.steps if phase == "kmeans" else settings.steps
+        position = Position(config.seed, steps, config.train.val_every, config.train.accumulate)
+        monitor = config.train.monitor.removeprefix("val_")
+        if phase == "phase2":  # L_rec is lowest before the GAN has done anything: it would choose the blurred state
+            monitor = "perceptual" if config.loss.perceptual else "latest"
+        super().__init__(
+            config, phase, position, settings.lr, config.optim.warmup_steps, monitor, config.train.patience
+        )
+        self.vqvae = make_vqvae(config, phase)
+        gan = phase == "phase2"
+        self.adversary = Adversary(config.discriminator, config.loss.gan_loss, position) if gan else None
+        # Steps of the autoencoder before this run, and the first of all its steps at which the GAN may begin.
+        self.register_buffer("steps_before", torch.tensor(0))
+        self.register_buffer("gan_from", torch.tensor(0))
+        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of the codes, since the last picture
+        self.finished_usage = torch.zeros(0)  # of the stretch that ended with the last picture
+        self.val_usage = torch.zeros(0)  # of the validation images, in the last pass over them
+        self._perceptual: list[PerceptualLoss] = []  # in a list: not a part of the module, nor of its checkpoints
+        self._worst: list[tuple[Tensor, Tensor]] = []
+        self._batch_norms: dict[str, Tensor] = {}
+        self._val: dict[str, Tensor] = {}  # sums over the images validated so far
+
+    def forward(self, x: Images) -> Images:
+        """Reconstructions of images in [−1, 1]."""
+        return self.vqvae(x)
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def training_step(self, x: Images, batch_idx: int) -> None:
+        """One batch: the autoencoder's losses and, from the GAN's start on, the discriminator's."""
+        out = self.vqvae.reconstruct(x)
+        terms = self.autoencoder_terms(x, out)
+        loss = self.weighted(terms)
+        adversary = self.adversary if self.gan_weight > 0 else None
+        if adversary is not None:
+            terms["gan"] = adversary.generator_loss(out.x_rec, self.shard)
+            terms["gan_weight"] = self.gan_factor(loss, terms["gan"])
+            loss = loss + terms["gan_weight"] * terms["gan"]
+        self.add_gradient(loss)
+        if adversary is not None:
+            terms |= adversary.discriminator_terms(x, out.x_rec.detach(), self.shard)
+            self.add_gradient(terms["disc_total"])
+        self._remember_worst(x, out)
+        self.finish_batch({"total": loss} | terms, len(x))
+
+    def autoencoder_terms(self, x: Images, out: Reconstruction) -> dict[str, Tensor]:
+        """The unweighted terms of the loss, except the GAN's."""
+        loss = self.config.loss
+        terms = {"rec": (out.x_rec - x).abs().mean()}
+        if loss.l2:
+            terms["l2"] = (out.x_rec - x).square().mean()
+        if loss.perceptual:
+            terms["perceptual"] = self.perceptual(out.x_rec, x)
+        if out.quantized is not None:
+            terms["vq"], terms["commit"] = out.quantized.codebook_loss, out.quantized.commit_loss
+        return terms
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """Σ λ·term. With an EMA codebook L_vq has no gradient and is left out: the total is what is optimised."""
+        weights, by_gradient = self.config.loss.model_dump(), self.vqvae.quantizer.by_gradient
+        optimised = {name: term for name, term in terms.items() if name != "vq" or by_gradient}
+        return torch.stack([weights[name] * term for name, term in optimised.items()]).sum()
+
+    @property
+    def gan_weight(self) -> float:
+        """λ_gan by the schedule at this step; 0 outside Phase 2."""
+        loss = self.config.loss
+        if self.adversary is None:
+            return 0.0
+        step, start = int(self.steps_before) + self.steps_done, max(loss.gan_start, int(self.gan_from))
+        return gan_weight(step, weight=loss.gan, start=start, ramp=loss.gan_ramp)
+
+    def gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
+        """λ_gan, times the adaptive factor where it is asked for."""
+        weight, cap = torch.tensor(self.gan_weight, device=self.device), self.config.loss.gan_adaptive
+        if not cap:
+            return weight
+        scale = self.scaler.get_scale() if self.scaler is not None else 1.0
+        return weight * adaptive_factor(other, gan, self.vqvae.decoder.last.weight, cap, scale)
+
+    @property
+    def perceptual(self) -> PerceptualLoss:
+        """The perceptual distance; made on first use."""
+        if not self._perceptual:
+            self._perceptual.append(PerceptualLoss(self.config.loss.perceptual_net))
+        return self._perceptual[0].to(self.device)
+
+    @property
+    def settled(self) -> bool:
+        """False in Phase 2 until λ_gan has its full weight."""
+        return self.adversary is None or self.gan_weight >= self.config.loss.gan
+
+    def active_optimizers(self) -> dict[str, LightningOptimizer]:
+        """The autoencoder's and, once the GAN has begun, the discriminator's."""
+        optimizers = super().active_optimizers()
+        return {name: each for name, each in optimizers.items() if name == "" or self.gan_weight > 0}
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        optim, disc = self.config.optim, self.config.discriminator
+        maker = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+        fused = {"fused": self.device.type == "cuda"}
+        model = self.vqvae
+        parts = (model.encoder, model.to_codes, model.quantizer, model.from_codes, model.decoder)
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        optimizers: dict[str, Optimizer] = {
+            "": maker(parameters, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused)
+        }
+        if self.adversary is not None:
+            optimizers["_discriminator"] = maker(
+                self.adversary.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused
+            )
+        return optimizers
+
+    # --- what moves with the weights ------------------------------------------------------------------------------
+
+    def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
+        """The codebook moves with the weights."""
+        quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # the step under way counted in
+        if self.vqvae.quantize and updated:
+            self.usage += quantizer.step()
+            self._reset_dead_codes()
+        quantizer.forget()
+        self._worst = []
+        if updated:
+            self._keep_batch_norms()
+        else:
+            self.load_state_dict(self._batch_norms, strict=False)
+        if self.adversary is not None and updated and self.gan_weight > 0:
+            self.adversary.move_anchors(means["disc_real"], means["disc_fake"])
+        if steps_done % self.config.train.image_every == 0 or steps_done == self.position.total_steps:
+            self.finished_usage = self.usage.clone()
+            self.usage.zero_()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._keep_batch_norms()
+
+    def _keep_batch_norms(self) -> None:
+        """BatchNorm's statistics move in the forward pass: after a skipped step they are put back."""
+        self._batch_norms = {name: value.clone() for name, value in self.named_buffers() if "running_" in name}
+
+    def _remember_worst(self, x: Images, out: Reconstruction) -> None:
+        """Keep latents and errors of the step's batches when codes may be reset in this step."""
+        every = self.config.quantizer.reset_every
+        if not (self.vqvae.quantize and every and (self.steps_done + 1) % every == 0):
+            return
+        size = out.z_e.shape[-1]
+        error = nn.functional.adaptive_avg_pool2d((out.x_rec.detach().float() - x).abs().mean(1, keepdim=True), size)
+        vectors = out.z_e.detach().float().permute(0, 2, 3, 1).reshape(-1, out.z_e.shape[1])
+        self._worst.append((vectors, error.flatten()))
+
+    def _reset_dead_codes(self) -> None:
+        """Move dead codes to the latents of the patches that were reconstructed worst, alike on every rank."""
+        if not self._worst:
+            return
+        vectors, errors = (together(torch.cat(parts)) for parts in zip(*self._worst, strict=True))
+        dead = self.vqvae.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()
+        dead = dead[: len(vectors)]
+        # Among the four times as many worst patches a random choice: the very worst are often neighbours of one kind.
+        worst = errors.topk(min(len(errors), 4 * len(dead))).indices
+        generator = torch.Generator().manual_seed(reset_seed(self.config.seed, self.steps_done))
+        chosen = torch.randperm(len(worst), generator=generator)[: len(dead)].to(worst.device)
+        self.vqvae.quantizer.replace(dead, vectors[worst[chosen]])
+        self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the step under way
+
+    # --- validation -----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._val, self.val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
+
+    def validation_step(self, x: Images, batch_idx: int) -> None:
+        out = self.vqvae.reconstruct(x)
+        terms = self.autoencoder_terms(x, out)
+        terms |= {"total": self.weighted(terms), "psnr": psnr(out.x_rec.float(), x).mean()}
+        terms |= {"energy_rec": gradient_energy(out.x_rec.float()).mean(), "energy": gradient_energy(x).mean()}
+        terms["images"] = torch.ones((), device=self.device)
+        for name, value in terms.items():
+            self._val[name] = self._val.get(name, 0) + value.float() * len(x)
+        if out.quantized is not None:
+            self.val_usage += usage(out.quantized.indices, self.config.model.num_codes)
+
+    def on_validation_epoch_end(self) -> None:
+        sums = dict(zip(self._val, total(torch.stack(list(self._val.values()))).tolist(), strict=True))
+        images = sums.pop("images")
+        self.val_usage = counts = total(self.val_usage)
+        metrics = {name: value / images for name, value in sums.items()}
+        metrics["sharpness"] = metrics.pop("energy_rec") / metrics.pop("energy")
+        if self.vqvae.quantize:
+            metrics["perplexity"] = float(perplexity(counts))
+            metrics["codes_used"] = float((counts > 0).float().mean())
+        self.finish_validation(metrics)
+
+
+def reset_seed(seed: int, steps_done: int) -> int:
+    """Seed of the random choice in a reset of dead codes.
+
+    It is what CPython's `hash((seed, steps_done)) % 2**63` gives for whole numbers (xxHash's mix of the two, as in
+    `tuplehash` of Objects/tupleobject.c), written out so that results rest on no interpreter.
+    """
+    prime1, prime2, prime5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    mask, mixed = 2**64 - 1, prime5
+    for value in (seed, steps_done):
+        mixed = (mixed + value * prime2) & mask
+        mixed = ((mixed << 31) | (mixed >> 33)) & mask
+        mixed = (mixed * prime1) & mask
+    mixed = (mixed + (2 ^ (prime5 ^ 3527539))) & mask
+    return mixed % 2**63
