@@ -221,7 +221,7 @@ def test_a_file_that_is_not_text_or_not_there(tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"profile 'dmeo' is none of .*; did you mean 'demo'\?"):
+    with pytest.raises(ConfigError, match=r"profile 'dmeo' is neither one of .*; did you mean 'demo'\?"):
         load_config("dmeo")
 
 

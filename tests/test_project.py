@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,6 +81,21 @@ def test_both_lists_of_packages_agree() -> None:
     assert f"python{project['requires-python']}" in [entry.replace(" ", "") for entry in plain]
     asked = [line for line in pip if not line.startswith(("-", "."))]  # an editable install of the project itself
     assert sorted(map(requirement, asked)) == sorted(map(requirement, project["dependencies"]))
+
+
+def test_every_package_asked_for_is_pinned_at_a_version_that_will_do() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            (exact,) = pin.specifier
+            assert exact.operator == "==" and pin.url is None, line
+            pinned[canonicalize_name(pin.name)] = exact.version
+    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        asked = Requirement(line)
+        version = pinned[canonicalize_name(asked.name)]
+        assert asked.specifier.contains(version), f"{asked} is pinned at {version}"
 
 
 def test_nothing_else_at_the_top() -> None:

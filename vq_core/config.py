@@ -1,12 +1,13 @@
 """Reading settings: one YAML file with every number, smaller profiles as overlays, `key=value` on top.
 
-`load_config("demo", ["model.num_codes=512"])` reads `configs/vqvae_anime.yaml` (the full profile), lays
-`configs/demo.yaml` over it, then the overrides, and validates the whole. A mistake is a `ConfigError` of one line
-that names the key and the nearest valid one.
+`load_config("demo", ["model.num_codes=512"])` reads `configs/vqvae_anime.yaml` (the full profile), applies
+`configs/demo.yaml` and then the overrides, and validates the result. A mistake raises a one-line `ConfigError` that
+names the key and the nearest valid one.
 """
 
 import difflib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,14 @@ from vq_core.settings import Config
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Config", "active_profile", "config_from_dict", "data_dir", "load_config", "pick_device"]
-
 CONFIG_DIR = Path(__file__).parent / "configs"
 PROJECT_DIR = Path(__file__).parents[1]
 PROFILES = ("full", "demo", "smoke")
 
-# Keys renamed since 6d1eaf3: today's → the one of then. Both are read; run names are hashed over the old one.
+# Keys renamed since 6d1eaf3: new → old. Both can be read; run names are hashed over the old ones.
 RENAMED = {"loss.gan_loss": "loss.gan_kind"}
-# Keys that are new since 6d1eaf3, each with the value under which everything is as it was before. At that value a key
-# changes no run's name; settings that were stored without it are read as if it stood there.
+# Keys added since 6d1eaf3, each with the value that changes nothing. A key at that value changes no run's name, and
+# settings stored without the key are read as if they had that value.
 NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
 
 
@@ -38,13 +37,13 @@ def data_dir() -> Path:
 
 
 def active_profile() -> str:
-    """The profile that `$VQ_PROFILE` names; `demo` where it is not set."""
+    """The profile named by `$VQ_PROFILE`; `demo` if that is not set."""
     return os.environ.get("VQ_PROFILE", "demo")
 
 
 def pick_device(config: Config) -> "torch.device":
-    """The device that `train.device` stands for on this machine. Raises `ConfigError` where there is none such."""
-    import torch  # late: reading settings need not wait for it
+    """The device that `train.device` means on this machine. Raises `ConfigError` if there is no such device."""
+    import torch  # here, so that reading settings does not have to wait for it
 
     wanted, gpus = config.train.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cuda" and not gpus:
@@ -57,10 +56,10 @@ def pick_device(config: Config) -> "torch.device":
 
 
 def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a profile, lay `key=value` overrides over it and validate the result.
+    """Read a profile, apply `key=value` overrides and validate the result.
 
     Args:
-        profile: "full", "demo", "smoke", or the path of a YAML file that is laid over the full profile.
+        profile: "full", "demo", "smoke", or the path of a YAML file that is applied on top of the full profile.
         overrides: such as `["model.num_codes=512", "loss.gan=0.2"]`; values are read as YAML.
 
     Raises:
@@ -74,24 +73,27 @@ def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = 
 
 
 def override(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Config:
-    """Lay `key=value` overrides over a nested dictionary of settings and validate it. Raises `ConfigError`."""
+    """Apply `key=value` overrides to a nested dictionary of settings and validate it. Raises `ConfigError`."""
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"override '{text}' is not of the form key=value")
-        _merge(tree, renamed(_nested(key.strip(), _parse_value(key, value))))
+        nested = _parse_value(key, value)
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        _merge(tree, renamed(nested))
     return config_from_dict(tree)
 
 
 def config_from_dict(tree: dict[str, Any]) -> Config:
-    """Validate a nested dictionary of all settings, of today or stored by an earlier version. Raises `ConfigError`."""
+    """Validate a nested dictionary of all settings, maybe stored by an earlier version. Raises `ConfigError`."""
     tree = renamed(tree)
     for key, neutral in NEUTRAL.items():
         group, name = key.split(".")
         if isinstance(tree.setdefault(group, {}), dict):
             tree[group].setdefault(name, neutral)
     if "run" in tree:
-        raise ConfigError("run: is no setting; name a run with --run, or in a notebook with config_of")
+        raise ConfigError("run: is not a setting; select a run with --run, or with config_of in a notebook")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -99,8 +101,8 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
 
 
 def renamed(tree: dict[str, Any], to_old: bool = False) -> dict[str, Any]:
-    """Nested settings under the keys of today or, with `to_old`, under those of 6d1eaf3. The tree itself stays."""
-    names = {old: new for new, old in RENAMED.items()} if not to_old else RENAMED
+    """A copy of nested settings under today's keys or, with `to_old`, under those of 6d1eaf3."""
+    names = RENAMED if to_old else {old: new for new, old in RENAMED.items()}
     tree = {group: dict(keys) if isinstance(keys, dict) else keys for group, keys in tree.items()}
     for key, other in names.items():
         (group, name), (other_group, other_name) = key.split("."), other.split(".")
@@ -114,9 +116,8 @@ def _overlay_path(profile: str) -> Path:
         return CONFIG_DIR / f"{profile}.yaml"
     if Path(profile).suffix in (".yaml", ".yml"):
         return Path(profile) if Path(profile).exists() else PROJECT_DIR / profile
-    raise ConfigError(
-        f"profile '{profile}' is none of {', '.join(PROFILES)}, nor a YAML file{_nearest(profile, PROFILES)}"
-    )
+    known, near = ", ".join(PROFILES), _nearest(profile, PROFILES)
+    raise ConfigError(f"profile '{profile}' is neither one of {known} nor a YAML file{near}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -134,19 +135,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
+    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date but is none
         raise ConfigError(f"{key}: cannot read the value '{text}'") from None
-    if isinstance(value, str):  # YAML 1.1 takes 1e-4 for a string: it wants 1.0e-4
-        try:
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string, and only 1.0e-4 as a number
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
     return value
 
 
@@ -179,9 +172,9 @@ def _all_keys(group: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
-    found = [w for w in words if w.endswith("." + word.rsplit(".", 1)[-1])][:1]  # the right name in a wrong group
+    found = [w for w in words if w.endswith("." + word.rsplit(".", 1)[-1])][:1]  # the right name in the wrong group
     found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if not found:  # model.num_code → a key of another group may have the same last part
+    if not found:  # a misspelt name in the wrong group
         last = {w.rsplit(".", 1)[-1]: w for w in words}
         near = difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
         found = [last[near[0]]] if near else []

@@ -1,12 +1,12 @@
-"""What a user can cause, as exceptions: every message is one line that names the file, key or argument, and a remedy.
+"""Exceptions that a user can cause; each message is one line that names the file, key or argument, and a remedy.
 
-The command line shows these as that one line, beside a full disk, a GPU out of memory and Ctrl-C. Any other exception
-is a fault of the program and shows its traceback.
+The command line prints only that line, as it does for a full disk, a GPU out of memory and Ctrl-C. Any other exception
+is a bug and shows its traceback.
 """
 
 
 class UserError(Exception):
-    """Base of everything that a user can cause and mend."""
+    """Base class of everything that a user can cause and fix."""
 
 
 class ConfigError(UserError, ValueError):
@@ -14,7 +14,7 @@ class ConfigError(UserError, ValueError):
 
 
 class ArgumentError(UserError, ValueError):
-    """An argument of a call outside its range."""
+    """An argument outside its range."""
 
 
 class UnknownCodeError(ArgumentError, IndexError):
@@ -26,12 +26,11 @@ class DataError(UserError, ValueError):
 
 
 class UnusableImage(DataError):
-    """A file that no picture can be read from: `reason` is a short slug, `detail` one line for people."""
+    """A file that no image can be read from: `reason` is a short slug, `detail` one line for people."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, detail
 
 
 class RunError(UserError, RuntimeError):
@@ -43,15 +42,15 @@ class CheckpointError(RunError):
 
 
 class MissingWeights(UserError, RuntimeError):
-    """Weights of a pretrained network are not on the disk and cannot be downloaded."""
+    """Weights of a pretrained network that are not on disk and cannot be downloaded."""
 
 
 class NotFiniteError(UserError, FloatingPointError):
-    """Training ran into losses, gradients or weights that are not finite."""
+    """Losses, gradients or weights that are not finite."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C or SIGTERM and its state is saved; `together`: by all its processes alike."""
+    """Training was stopped by Ctrl-C or SIGTERM and is saved; `together`: all processes stopped at the same step."""
 
     def __init__(self, message: str, together: bool):
         super().__init__(message)

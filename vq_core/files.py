@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing files whole or not at all."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import numpy as np
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its place at the end: `path` holds the old or the whole new one, never half."""
+    """A file to write to, which replaces `path` at the end: that always holds a complete file, the old or the new."""
     draft = path.with_name(path.name + ".part")
     try:
         with draft.open("wb") as file:
@@ -27,8 +27,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a `.npy` file, whole or not at all. Raises `OSError` where it cannot be written."""
-    whole = io.BytesIO()  # into a file, NumPy writes by a stream of its own and does not tell when the disk is full
+    """Write a `.npy` file, whole or not at all. Raises `OSError` if it cannot be written."""
+    whole = io.BytesIO()  # NumPy writes to files through a stream of its own, which does not report a full disk
     np.save(whole, array)
     with written_whole(path) as file:
         file.write(whole.getbuffer())

@@ -1,4 +1,4 @@
-"""The typed settings: what each group holds, in which ranges, and which combinations cannot work."""
+"""The typed settings: the keys of each group, their ranges, and the combinations that cannot work."""
 
 import warnings
 from typing import Annotated, Literal
@@ -10,13 +10,13 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class _Group(BaseModel):
-    """Settings are frozen, finite, and refuse keys that they do not know."""
+    """Settings are frozen and finite, and reject unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Group):
-    """Where images come from and how they are cleaned, split and augmented (what each number means: the YAML)."""
+    """Where images come from and how they are cleaned, split and augmented (the YAML file explains each number)."""
 
     source: Literal["auto", "raw", "avatars"]
     avatars: int = Field(ge=16)
@@ -48,7 +48,7 @@ class ModelConfig(_Group):
 
 
 class QuantizerConfig(_Group):
-    """How the codebook starts, learns and is kept alive."""
+    """How the codebook is initialised, learned and kept in use."""
 
     learning: Literal["ema", "gradient"]
     init: Literal["kmeans", "kaiming", "normal"]
@@ -97,7 +97,7 @@ class DiscriminatorConfig(_Group):
 
 
 class OptimConfig(_Group):
-    """Optimiser of the autoencoder; learning-rate schedule and clipping of the prior too."""
+    """Optimiser of the autoencoder; its learning-rate schedule and clipping also apply to the prior."""
 
     name: Literal["adam", "adamw"]
     betas: tuple[Beta, Beta]
@@ -111,7 +111,7 @@ class OptimConfig(_Group):
 
 
 class Phase1Config(_Group):
-    """Length, learning rate and start of Phase 1."""
+    """Number of steps, learning rate and starting point of Phase 1."""
 
     steps: int = Field(ge=1)
     lr: float = Field(gt=0)
@@ -119,13 +119,13 @@ class Phase1Config(_Group):
 
 
 class Phase2Config(Phase1Config):
-    """The same of Phase 2, which starts from "phase1", from "scratch" or from a run."""
+    """The same for Phase 2, which starts from "phase1", from "scratch" or from a named run."""
 
     start_from: str
 
 
 class TrainConfig(_Group):
-    """What all phases share."""
+    """Settings that all phases share."""
 
     batch_size: int = Field(ge=1)
     accumulate: int = Field(ge=1)
@@ -146,15 +146,13 @@ class TrainConfig(_Group):
     @model_validator(mode="after")
     def _batch_splits(self) -> "TrainConfig":
         if self.batch_size % (self.accumulate * self.devices):
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} parts "
-                f"on devices={self.devices}"
-            )
+            parts = f"accumulate={self.accumulate} parts on devices={self.devices}"
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {parts}")
         return self
 
 
 class PriorConfig(_Group):
-    """The transformer over the code sequences and its training."""
+    """The transformer over code sequences, and its training."""
 
     dim: int = Field(ge=8)
     layers: int = Field(ge=1)
@@ -178,13 +176,13 @@ class PriorConfig(_Group):
 
 
 class MaskedConfig(_Group):
-    """Where the masked prior starts; all else it shares with the causal one."""
+    """Where the masked prior starts; everything else it shares with the causal prior."""
 
     start_from: str | None
 
 
 class SweepConfig(_Group):
-    """The small sweep of the analysis notebook: short runs that differ in one number each."""
+    """The small sweep of the analysis notebook: short runs that each change one number."""
 
     steps: int = Field(ge=1)
     num_codes: tuple[Annotated[int, Field(ge=2, le=65536)], ...]
@@ -193,13 +191,10 @@ class SweepConfig(_Group):
 
 
 class Config(_Group):
-    """All settings of a workbook.
-
-    `run` is no setting: it is the folder of the finished run whose settings these are, where `config_of` read them.
-    """
+    """All settings of a workbook."""
 
     profile: str
-    run: str | None = Field(default=None, exclude=True)
+    run: str | None = Field(default=None, exclude=True)  # not a setting: the run's folder, if from `config_of`
     seed: int = Field(ge=0, le=2**32 - 1)
     data: DataConfig
     model: ModelConfig
@@ -217,25 +212,21 @@ class Config(_Group):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":
-        model, size = self.model, self.data.image_size
+        model, size, layers = self.model, self.data.image_size, self.discriminator.layers
         if len(model.channels) != len(model.decoder_channels):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
             raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
-        if size >> self.discriminator.layers < 3:
-            raise ValueError(
-                f"discriminator.layers={self.discriminator.layers} is too deep for data.image_size={size}: "
-                "nothing is left of the image"
-            )
+        if size >> layers < 3:
+            raise ValueError(f"discriminator.layers={layers} is too deep for data.image_size={size}: nothing is left")
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         if self.prior.batch_size % self.train.devices:
-            raise ValueError(
-                f"prior.batch_size {self.prior.batch_size} cannot be split over train.devices={self.train.devices}"
-            )
+            devices = f"train.devices={self.train.devices}"
+            raise ValueError(f"prior.batch_size {self.prior.batch_size} cannot be split over {devices}")
         sizes = [size >> (level + 1) for level in range(len(model.channels))]
         if model.num_codes >= 8192:
-            warnings.warn(f"model.num_codes={model.num_codes} is more than some 10,000 images can fill", stacklevel=2)
+            warnings.warn(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill", stacklevel=2)
         for where in model.attention_at:
             if where not in sizes:
                 raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
@@ -243,5 +234,5 @@ class Config(_Group):
 
     @property
     def grid(self) -> int:
-        """Side of the code grid: 16 for 256×256 and four downsamplings."""
+        """Side of the code grid: 16 for 256×256 images and four downsamplings."""
         return self.data.image_size >> len(self.model.channels)

@@ -203,7 +203,7 @@ def test_an_interrupted_training_goes_on_when_its_cell_is_run_again(open_noteboo
     opened.page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     opened.page.evaluate("run => run.done", run)
     (stopped,) = [out for out in opened.cells()[numbers[0]]["outputs"] if out["output_type"] == "error"]
-    assert "run it again to go on" in stopped["evalue"]
+    assert "run it again to resume" in stopped["evalue"]
     opened.run_all()
     outputs = opened.cells()[numbers[0]]["outputs"]
     assert not [out for out in outputs if out["output_type"] == "error"]

@@ -155,7 +155,7 @@ def test_the_gpus_memory_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("vq_core.runs.finding.finished", full)
     result = call(folder, "sample", *TINY)
     assert result.exit_code == 1 and result.output == (
-        "Error: the GPU's memory does not hold so much at once: ask for less\n"
+        "Error: not enough GPU memory for this much at once: ask for less\n"
     )
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
     (run.folder / "history.jsonl").symlink_to("/dev/full")
     result = call(tmp_path, "train", "phase1", *whole)
     assert result.exit_code == 1 and "No space left on device" in result.output
-    assert "Traceback" not in result.output and "what was saved before is still there" in result.output
+    assert "Traceback" not in result.output and "everything saved so far is still there" in result.output
     (tmp_path / "file").write_text("in the way")
     result = call(tmp_path / "file", "ingest", *TINY)
     assert result.exit_code == 1 and str(tmp_path / "file") in result.output and "Traceback" not in result.output
@@ -186,8 +186,8 @@ def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
         (["edit", "IMAGE", "--code", "99999"], "codes are in [0, 32)"),
         (["edit", "IMAGE", "--replace", "1", "-1"], "codes are in [0, 32)"),
         (["edit", "IMAGE", "--vary", "1.5"], "vary must be in (0, 1]"),
-        (["edit", "IMAGE", "--vary", "0.5", "--rows", "0:2"], "--vary has no region"),
-        (["edit", "IMAGE", "--complete"], "nothing in it is transparent"),
+        (["edit", "IMAGE", "--vary", "0.5", "--rows", "0:2"], "--vary takes no region"),
+        (["edit", "IMAGE", "--complete"], "no transparent pixels"),
         (["edit", "IMAGE", "--code", "1", "--regenerate"], "give one of"),
         (["sample", "--way", "masked", "--passes", "0"], "passes must be"),
         (["edit", "IMAGE", "--rows", "9:3", "--code", "1"], "rows"),

@@ -245,7 +245,7 @@ def test_rubbish_of_a_killed_run_does_no_harm(raw: Path, config: DataConfig) -> 
 def test_nothing_usable_is_an_error_of_one_line(raw: Path, config: DataConfig) -> None:
     with pytest.raises(DataError, match="no such folder"):
         run(raw / "missing", config)
-    with pytest.raises(DataError, match="holds no image files"):
+    with pytest.raises(DataError, match="contains no image files"):
         run(raw, config)
     (raw / "bad.png").write_text("bad")
     with pytest.raises(DataError, match=f"{raw}: none of 1 files is a usable image \\(1 not an image\\)"):

@@ -26,6 +26,6 @@ def test_what_another_version_has_packed_is_packed_again(raw: Path, config: Data
     packed = run(raw, config)
     meta = packed.folder / "meta.json"
     meta.write_text(meta.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(DataError, match="prepared by another version; run the notebook 00_data_prep again"):
+    with pytest.raises(DataError, match="prepared by another version; run notebook 00_data_prep again"):
         load_packed(packed.folder)
     assert same(run(raw, config), packed)

@@ -146,8 +146,8 @@ def test_a_region_is_drawn_anew_given_the_rest(masked: CodeTransformer) -> None:
         ({}, "an edit is one of .*; got none"),
         ({"code": 1, "vary": 0.5}, "got code, vary"),
         ({"regenerate": True, "replace": (1, 2)}, "got replace, regenerate"),
-        ({"region": torch.ones(16, 16, dtype=torch.bool), "vary": 0.5}, "vary has no region"),
-        ({"region": torch.ones(16, 16, dtype=torch.bool), "replace": (1, 2)}, "replace has no region"),
+        ({"region": torch.ones(16, 16, dtype=torch.bool), "vary": 0.5}, "vary takes no region"),
+        ({"region": torch.ones(16, 16, dtype=torch.bool), "replace": (1, 2)}, "replace takes no region"),
         *(({"vary": fraction}, r"vary must be in \(0, 1\]") for fraction in (0.0, -1.0, 1.1, float("nan"))),
     ],
 )

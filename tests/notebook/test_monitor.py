@@ -106,11 +106,11 @@ def test_it_says_how_a_training_goes_and_how_it_ended(run: Run, monkeypatch: pyt
     view.stepped(module)
     assert view.title.endswith(f"{2 * batch:.3g} images/s · 40 s left")
     view.ended(module, "interrupted")
-    assert view.title.endswith("images/s · interrupted: run the cell again to go on")
+    assert view.title.endswith("images/s · interrupted: run the cell again to resume")
     view.ended(module, "RuntimeError")
     assert view.title.endswith("images/s · RuntimeError")
     view.ended(module, "stopped early")
-    assert view.title.endswith("stopped early after 1.5 min: no better validation for 4 times")
+    assert view.title.endswith("stopped early after 1.5 min: no improvement in 4 validations")
     module.steps_done = 120
     view.ended(module, "done")
     assert view.title.endswith("images/s · done in 1.5 min")

@@ -183,7 +183,7 @@ def test_explorer_refuses_three_runs_and_one_without_usage(run: Run, tmp_path: P
         UsageExplorer({"a": run, "b": run, "c": run})
     empty = run_with(tmp_path / "empty")
     for runs in ({"a": run, "none": empty}, {"none": empty, "a": run}, {"none": empty}):
-        with pytest.raises(ValueError, match=r"none: no usage of codes has been logged in .*empty"):
+        with pytest.raises(ValueError, match=r"none: no code usage has been logged in .*empty"):
             UsageExplorer(runs)
 
 

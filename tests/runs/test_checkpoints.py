@@ -60,9 +60,9 @@ def test_another_kind_of_checkpoint_is_named(story: Path, tmp_path: Path) -> Non
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match="holds 'list'"):
         load_prior(tmp_path / "list.ckpt")
-    with pytest.raises(CheckpointError, match=r"none\.ckpt: there is no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"none\.ckpt: no such checkpoint"):
         load_prior(tmp_path / "none.ckpt")
-    with pytest.raises(RunError, match="is no finished run"):
+    with pytest.raises(RunError, match="is not a finished run"):
         load_vqvae(tmp_path)
 
 
@@ -72,9 +72,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing beyond it fails as on a full disk
     try:
-        with pytest.raises(
-            CheckpointError, match=r"last\.ckpt: cannot be written .*; the checkpoint before it is kept"
-        ):
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be written .*; the previous checkpoint is kept"):
             save_checkpoint(path, {"format": 2, "phase": "phase1", "value": 2, "big": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -138,7 +136,7 @@ def test_every_flipped_bit_is_found_or_harmless(two_states: Path) -> None:
             found += 1
             assert "last.ckpt: is not a readable checkpoint" in str(error)
             assert str(error).endswith(
-                "best.ckpt beside it is whole (step 4): copy it over last.ckpt to go on from there"
+                "best.ckpt next to it is intact (step 4): copy it over last.ckpt to use it instead"
             )
             assert "\n" not in str(error)
         else:  # padding between the parts
@@ -155,10 +153,10 @@ def test_a_flipped_bit_in_a_weight_is_found_by_its_checksum(two_states: Path) ->
     assert not torch.equal(  # torch itself would take it
         torch.load(path, weights_only=True)["model"]["w3"], torch.from_numpy(np.frombuffer(weight, np.float32).copy())
     )
-    with pytest.raises(CheckpointError, match=r"the checksum of .* in it is wrong"):
+    with pytest.raises(CheckpointError, match=r"wrong checksum of "):
         load_checkpoint(path, ("phase1",))
     (two_states / "best.ckpt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no whole one lies beside it"):
+    with pytest.raises(CheckpointError, match="there is no intact one next to it"):
         load_checkpoint(path, ("phase1",))
 
 
@@ -183,9 +181,7 @@ def test_a_codebook_of_another_size_does_not_fit(tmp_path: Path) -> None:
 def test_a_newer_format_is_an_error_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     save_checkpoint(path, {"format": FORMAT + 1, "phase": "a phase of the future", "model": {}})
-    with pytest.raises(
-        CheckpointError, match=rf"has format {FORMAT + 1}, newer than {FORMAT}, .*: update the workbook"
-    ):
+    with pytest.raises(CheckpointError, match=rf"has format {FORMAT + 1}, newer than {FORMAT}; update the workbook"):
         load_checkpoint(path, ("phase1",))
 
 

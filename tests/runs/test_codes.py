@@ -19,6 +19,6 @@ def test_codes_of_other_images_than_the_runs_are_refused(
     run = the_run(data, "phase2")
     (run.folder / "codes.npy").unlink()
     run.update_result({"data": "0123456789abcdef"})
-    with pytest.raises(RunError, match=f"holds other images by now than {run.name} was trained on"):
+    with pytest.raises(RunError, match=f"no longer holds the images that {run.name} was trained on"):
         extract_codes(run, settings())
     assert not (run.folder / "codes.npy").exists()

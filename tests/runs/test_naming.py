@@ -98,7 +98,7 @@ def test_a_new_setting_needs_a_neutral_value() -> None:
 
 
 def test_names_see_new_settings_only_off_their_neutral_value(place: Path) -> None:
-    for key in NEUTRAL:
+    for key in (key for key in NEUTRAL if key.endswith(".start_from")):
         phase = key.split(".")[0]
         plain, changed = run_for(phase, settings()), run_for(phase, settings(f"{key}={phase}-smoke-12345678"))
         assert plain == run_for(phase, settings(f"{key}=null")) != changed

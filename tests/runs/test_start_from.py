@@ -51,7 +51,7 @@ def test_more_steps_go_on_from_the_finished_run(data: Path, phase: Phase, capsys
     watch = Watch(lambda module: first.append((module.steps_done, module.state_dict().keys())))
     run = train(phase, config, view(watch))
     assert run != shorter and shorter.done and first[0][0] == 10
-    assert f"{run.name} goes on from {shorter.name}, which has 10 steps" in "".join(capsys.readouterr())
+    assert f"{run.name} continues {shorter.name}, which has 10 steps" in "".join(capsys.readouterr())
     state = load_checkpoint(run.last, (phase,))
     assert state["steps_done"] == 14 == run.result()["steps"]
     assert [row for row in run.history() if row["step"] <= 10] == shorter.history()  # one curve from the start
@@ -121,9 +121,11 @@ def test_what_does_not_fit_is_listed(data: Path) -> None:
         match=r"encoder\.layers\.2\.weight \(\(16, 8, 4, 4\) there, \(24, 8, 4, 4\) here\).* and \d+ more",
     ):
         train("phase1", settings("model.num_codes=32", "model.channels=[8, 24]", f"phase1.start_from={start}"))
-    with pytest.raises(RunError, match=r"prior\.start_from=.*: is a masked run; prior is needed"):
+    with pytest.raises(RunError, match=r"prior\.start_from=.*: is a masked run, but prior is needed"):
         train("prior", settings(f"prior.start_from={the_run(data, 'masked').name}"))
-    with pytest.raises(RunError, match=r"phase1-smoke-00000000: is no finished run; finished ones are .*phase1-smoke"):
+    with pytest.raises(
+        RunError, match=r"phase1-smoke-00000000: is not a finished run; the finished runs are: .*phase1-smoke"
+    ):
         train("phase1", settings("phase1.start_from=phase1-smoke-00000000"))
     assert len(list((data / "runs").iterdir())) == 5  # no folder of what has not begun
 
@@ -146,7 +148,7 @@ def test_a_source_that_has_seen_what_is_held_out_is_refused(data: Path, change: 
         assert next(held_out) <= next(held_out)
         assert train("phase1", config).done
         return
-    with pytest.raises(RunError, match=f"has trained on images that are held out now: {refused}"):
+    with pytest.raises(RunError, match=f"was trained on images that are now held out: {refused}"):
         train("phase1", config)
 
 
@@ -156,7 +158,7 @@ def test_a_source_that_has_seen_what_is_held_out_is_refused(data: Path, change: 
 def test_the_nearest_finished_run_is_named_with_what_differs(data: Path) -> None:
     near = the_run(data, "phase2").name
     with pytest.raises(
-        RunError, match=rf"nearest finished one is {near}, which differs in loss\.gan \(0\.1 there, 0"
+        RunError, match=rf"nearest finished run is {near}, which differs in loss\.gan \(0\.1 there, 0"
     ) as e:
         finished("phase2", settings("loss.gan=0.2"))
     assert f"use it with --run {near}, or start from it with phase2.start_from={near}" in str(e.value)
@@ -166,7 +168,7 @@ def test_the_nearest_finished_run_is_named_with_what_differs(data: Path) -> None
         finished("phase2", settings("kmeans.steps=5"))
     now = len(prepare_images(settings("data.avatars=52"), progress=False).images)
     then = len(load_images(settings()).images)
-    with pytest.raises(RunError, match=rf"differs in other images \({then} then, {now} now\): use it") as e:
+    with pytest.raises(RunError, match=rf"differs in its images \({then} then, {now} now\): use it") as e:
         finished("phase2", settings("data.avatars=52"))
     assert "\n" not in str(e.value)
     shutil.rmtree(data / "runs")
@@ -187,9 +189,9 @@ def test_a_named_run_brings_its_settings_parents_priors_and_images(data: Path) -
         assert load_images(config).fingerprint == fingerprint
     by_path = config_of(str(by_settings["phase2"].folder), ["train.log_every=3"])
     assert finished("phase1", by_path) == by_settings["phase1"] and by_path.train.log_every == 3
-    with pytest.raises(ConfigError, match=r"has its own settings: model\.num_codes \(16 there, 32 here\)"):
+    with pytest.raises(ConfigError, match=r"was trained with other settings: model\.num_codes \(16 there, 32 here\)"):
         config_of(by_settings["prior"].name, ["model.num_codes=32"])
-    with pytest.raises(ConfigError, match="run: is no setting"):
+    with pytest.raises(ConfigError, match="run: is not a setting"):
         settings("run=phase1-smoke-x")
 
 
@@ -246,6 +248,6 @@ def test_every_command_that_reads_a_run_takes_its_name(data: Path, tmp_path: Pat
     result = CliRunner(env={"VQ_PROFILE": "full"}).invoke(main, [*words, "--run", named.name])
     assert result.exit_code == 0, result.output
     result = CliRunner().invoke(main, [*words, "--run", "phase2-smoke-none"])
-    assert result.exit_code == 1 and "is no finished run" in result.output
+    assert result.exit_code == 1 and "is not a finished run" in result.output
     result = CliRunner().invoke(main, [*words, "--run", named.name, "--profile", "smoke", *SETTINGS])
     assert result.exit_code == 2 and "leave out --profile" in result.output

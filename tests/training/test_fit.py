@@ -46,7 +46,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(tmp_path: P
         folder = train("phase1", config).folder
         (folder / "result.json").unlink()
         (folder / "checkpoints" / "last.ckpt").write_bytes(run.last.read_bytes())
-        with pytest.raises(CheckpointError, match=rf"last\.ckpt: was made with other settings: {listed}") as caught:
+        with pytest.raises(CheckpointError, match=rf"last\.ckpt: was made with different settings: {listed}") as caught:
             train("phase1", config)
         assert "\n" not in str(caught.value)
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(tmp_path: P
 def test_nothing_to_resume_is_an_error(tmp_path: Path) -> None:
     command = ["train", "phase1", "--profile", "smoke", *SETTINGS, *FROM_SCRATCH]
     result = CliRunner().invoke(main, [*command, "--resume"])
-    assert result.exit_code == 1 and "nothing to resume; leave out --resume to begin" in result.output
+    assert result.exit_code == 1 and "nothing to resume; leave out --resume to start the run" in result.output
     assert not (tmp_path / "data" / "runs").exists()
     assert CliRunner().invoke(main, command).exit_code == 0
     assert CliRunner().invoke(main, [*command, "--resume"]).exit_code == 0
@@ -88,7 +88,7 @@ def test_out_of_memory_names_the_settings(monkeypatch: pytest.MonkeyPatch, phase
             if module.steps_done == 4:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    with pytest.raises(RunError, match=f"the GPU's memory does not hold a batch of this size: .*{advice}") as caught:
+    with pytest.raises(RunError, match=f"does not fit into the GPU's memory; set .*{advice}") as caught:
         train(phase, config, view(Full()))
     assert caught.value.__context__ is None  # in a notebook it would keep all tensors of the step alive
     if phase == "phase1":  # what is advised goes on from what was reached

@@ -111,7 +111,7 @@ def test_a_signal_to_one_process_stops_both_and_one_can_go_on(
     finally:
         if started.poll() is None:
             os.killpg(started.pid, signal.SIGKILL)
-    assert started.returncode == 130 and "run it again to go on" in said and "Traceback" not in said
+    assert started.returncode == 130 and "run it again to resume" in said and "Traceback" not in said
     while subprocess.run(["pgrep", "-g", str(started.pid)], capture_output=True).stdout and time.monotonic() < deadline:
         time.sleep(0.2)
     assert time.monotonic() < deadline  # nobody is left

@@ -138,7 +138,7 @@ def test_killed_at_any_moment(prepared: Path, tmp_path: Path, monkeypatch: pytes
 def test_many_interruptions(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = fresh_copy(story, tmp_path / "data", monkeypatch, without="phase2")
     for step in (1, 2, 3, 6, 7, 9):
-        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of 10; run it again to go on"):
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of 10; run it again to resume"):
             train("phase2", settings(), view(SignalDuringStep(step)))
     train("phase2", settings())
     assert_same_end(the_run(data, "phase2"), the_run(story, "phase2"))

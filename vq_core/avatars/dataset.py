@@ -1,4 +1,4 @@
-"""The built-in data set as a folder of images, so that every notebook runs without a download."""
+"""The built-in dataset as a folder of images, so that every notebook runs without a download."""
 
 import csv
 import io
@@ -16,22 +16,22 @@ from tqdm.auto import tqdm
 from vq_core.avatars.portrait import ATTRIBUTES, draw_attributes, draw_avatar
 from vq_core.errors import ArgumentError, DataError
 
-MIN_PER_WORKER = 50  # images that a process must have to draw before starting it pays
+MIN_PER_WORKER = 50  # the fewest images per process that make starting it worthwhile
 
 
 def write_avatars(folder: Path, count: int, seed: int, plant_faults: bool = False, progress: bool = True) -> Path:
     """Write `count` avatars as 00000.png, 00001.png, … with their attributes in attributes.csv, and return the folder.
 
-    Only what is missing is drawn, so an interrupted run can be repeated, and a complete folder is left as it is. With
-    `plant_faults` a sub-folder `faulty` is filled with damaged, doubled and oddly encoded files for the chapter on
+    Only missing files are drawn, so an interrupted call can be repeated, and a complete folder is left unchanged. With
+    `plant_faults`, a subfolder `faulty` is filled with damaged, duplicate and oddly encoded files for the chapter on
     cleaning.
 
     Raises:
         ArgumentError: count is below 1.
-        DataError: the folder holds the avatars of another seed.
+        DataError: the folder contains the avatars of another seed.
     """
     if count < 1:
-        raise ArgumentError(f"count must be at least 1, not {count}")
+        raise ArgumentError(f"count must be at least 1, got {count}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
@@ -45,14 +45,14 @@ def write_avatars(folder: Path, count: int, seed: int, plant_faults: bool = Fals
 
 
 def read_attributes(folder: Path, files: Iterable[str]) -> dict[str, list[str]]:
-    """The recorded attributes of some files of a folder of avatars, by attribute; "" for an unlisted file.
+    """The recorded values of each attribute for these files of a folder of avatars; "" for an unlisted file.
 
     Raises:
         DataError: the images are not the built-in avatars.
     """
     table, files = folder / "attributes.csv", list(files)
     if not table.is_file():
-        raise DataError(f"{table}: attributes are known of the built-in avatars only (data.source=avatars)")
+        raise DataError(f"{table}: attributes are known only for the built-in avatars (data.source=avatars)")
     with table.open(newline="", encoding="utf-8") as file:
         known = {row["file"]: row for row in csv.DictReader(file)}
     return {name: [known.get(file, {}).get(name, "") for file in files] for name in ATTRIBUTES}
@@ -63,7 +63,7 @@ def _name(index: int) -> str:
 
 
 def _draw_missing(folder: Path, missing: list[int], seed: int, progress: bool) -> None:
-    """Draw the missing images, in several processes when there are enough of them to repay their start."""
+    """Draw the missing images, in several processes if there are enough of them to make that worthwhile."""
     workers = min(os.cpu_count() or 1, len(missing) // MIN_PER_WORKER)
     work = partial(_write_one, folder, seed)
     bar = tqdm(total=len(missing), desc="avatars", disable=not (progress and missing))
@@ -89,7 +89,7 @@ def _write_one(folder: Path, seed: int, index: int) -> None:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    """Write under a temporary name first, so that a half-written file never bears the right name."""
+    """Write under a temporary name first, so that a half-written file never has the final name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -99,16 +99,16 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def _write_table(path: Path, count: int, seed: int) -> None:
-    """Write the attributes of every image, unless the table is there with at least that many rows."""
+    """Write the attributes of every image, unless the table already has at least that many rows."""
     lines = path.read_text().splitlines() if path.is_file() else []
     if len(lines) > 1 and lines[:2] != _table(1, seed):
-        raise DataError(f"{path.parent} holds the avatars of another seed or version; take another folder")
+        raise DataError(f"{path.parent} contains the avatars of another seed or version; use another folder")
     if len(lines) <= count:
         _write_bytes(path, "".join(line + "\n" for line in _table(count, seed)).encode())
 
 
 def _table(count: int, seed: int) -> list[str]:
-    """Lines of the table: the names of the columns, then one line an image."""
+    """Lines of the table: column names, then one line per image."""
     lines = [",".join(["file", *ATTRIBUTES])]
     for index in range(count):
         attributes = draw_attributes(np.random.default_rng([seed, index]))
@@ -117,7 +117,7 @@ def _table(count: int, seed: int) -> list[str]:
 
 
 def _plant_faults(folder: Path, count: int, seed: int) -> None:
-    """Fill the sub-folder `faulty`; what is there already stays."""
+    """Fill the subfolder `faulty`, leaving existing files unchanged."""
     (folder / "faulty").mkdir(exist_ok=True)
     for name, make in FAULTS.items():
         path = folder / "faulty" / name
@@ -132,7 +132,7 @@ def _encoded(image: Image.Image, kind: str = "PNG", quality: int = 90) -> bytes:
 
 
 def _source(folder: Path, count: int, number: int) -> bytes:
-    """Bytes of one of the good images, spread over the folder."""
+    """Bytes of one of eight good images spread over the folder."""
     return (folder / _name(number * count // 8 % count)).read_bytes()
 
 
@@ -141,7 +141,7 @@ def _copy(number: int) -> Callable[[Path, int, int], bytes]:
 
 
 def _recoded(number: int, change: Callable[[Image.Image], Image.Image], kind: str) -> Callable[[Path, int, int], bytes]:
-    """A near-duplicate: one of the good images, changed a little."""
+    """A near-duplicate: one of the good images, slightly changed."""
 
     def make(folder: Path, count: int, seed: int) -> bytes:
         with Image.open(io.BytesIO(_source(folder, count, number))) as image:

@@ -24,7 +24,7 @@ def face_path(look: Look) -> str:
 
 
 def face(look: Look) -> str:
-    """Face with the shadow on the side that is turned from the light, cheeks and nose."""
+    """Face with cheeks and nose, and a shadow on the side away from the light."""
     d = face_path(look)
     lit = f'transform="translate({128 + 5 * look.light} 105) scale(.93 .965) translate(-128 -105)"'
     body = shape(d, look.skin.shade) + shape(d, look.skin.base, more=lit) + shape(d, "none", look.skin.line, look.line)
@@ -46,7 +46,7 @@ def _blush(look: Look) -> str:
 
 
 def ears(look: Look) -> str:
-    """Elf ears; human ears lie under the side locks, and cat ears sit on the hair, see `cat_ears`."""
+    """Elf ears; human ears are hidden by the side locks, and cat ears sit on the hair (see `cat_ears`)."""
     if look.attributes["ears"] != "elf":
         return ""
     x = 128 - 62 * look.width
@@ -68,7 +68,7 @@ LASH = "#2a1c26"
 
 
 def eyes(look: Look) -> str:
-    """Both eyes; the light shines on the same side of both."""
+    """Both eyes, lit from the same side."""
     i = look.iris
     svg = gradient("iris", [(0.08, i.line, 1), (0.5, i.base, 1), (1, i.light, 1)])
     size = EYE_SIZES[look.attributes["eye_size"]]
@@ -127,7 +127,7 @@ def _happy_eye(look: Look, side: int) -> str:
     return shape(_turned(arc, side), LASH, LASH, 1)
 
 
-# inner end, bend, outer end as offsets from the middle of the brow; thickness
+# Inner end, bend and outer end as offsets from the middle of the brow; thickness
 BROWS = {
     "soft": ((-17, 3), (0, -5), (17, 2), 2.3),
     "straight": ((-17, 1), (0, -1), (17, 0), 2.4),
@@ -151,7 +151,7 @@ def brows(look: Look) -> str:
 
 
 def mouth(look: Look) -> str:
-    """One of the mouth shapes, small and low in the face."""
+    """The mouth, small and low in the face."""
     return f'<g transform="translate(128 182) scale(1.15)">{MOUTHS[look.attributes["mouth"]](look)}</g>'
 
 

@@ -25,7 +25,7 @@ from vq_core.avatars.parts import (
 CROWN = (128.0, 44.0)
 
 # The lower edge of the fringe from left to right: tip, notch, tip, … tip. A third number bends the neighbouring edges:
-# 0 makes a full lock, 1 a hollow one that lets the forehead show.
+# 0 makes a full lock, 1 a hollow one that shows the forehead.
 # fmt: off
 FRINGES: dict[str, list[tuple[float, ...]]] = {
     "hime": [
@@ -77,7 +77,7 @@ FRINGES: dict[str, list[tuple[float, ...]]] = {
 
 
 def edge(points: Sequence[tuple[float, ...]]) -> str:
-    """Curved segments of SVG through notch, tip, notch, … (the first point is where the pen already is)."""
+    """Curved SVG segments through notch, tip, notch, … (the pen is already at the first point)."""
     d = ""
     for k, (a, b) in enumerate(pairwise(points)):
         notch, tip = (a, b) if k % 2 == 0 else (b, a)
@@ -89,7 +89,7 @@ def edge(points: Sequence[tuple[float, ...]]) -> str:
 
 
 def fringe_points(look: Look) -> list[tuple[float, ...]]:
-    """The fringe of this look, each tip and notch moved a little."""
+    """The fringe of this look, with each tip and notch slightly shifted."""
     table = FRINGES[look.attributes["fringe"]]
     shift = look.rng.normal(0, [1.6, 2.2], (len(table), 2)).clip(-4, 4)
     moved = [(p[0] + dx, p[1] + dy, *p[2:]) for p, (dx, dy) in zip(table, shift, strict=True)]
@@ -97,7 +97,7 @@ def fringe_points(look: Look) -> list[tuple[float, ...]]:
 
 
 def front_hair(look: Look) -> tuple[str, str]:
-    """Fringe with side locks as (shadow that it casts on the face, fragment)."""
+    """Fringe with side locks, as (shadow cast on the face, fragment)."""
     points = fringe_points(look)
     top = 23 + look.rng.uniform(-4, 3)
     d = f"M52,128 {edge(points)} C215,66 178,{top:.1f} 128,{top:.1f}C78,{top:.1f} 41,66 52,128Z"
@@ -116,7 +116,7 @@ def front_hair(look: Look) -> tuple[str, str]:
 
 
 def _tufts(look: Look) -> str:
-    """Tips that stand off the skull, for the wild styles."""
+    """Tips that stick out from the head, for the wild styles."""
     if look.attributes["back_hair"] not in ("spiky", "wolf", "flipped"):
         return ""
     d = "M62,70C52,80 42,86 26,86C36,94 46,98 58,96M58,90C50,102 42,110 26,113C36,119 46,121 56,118"
@@ -133,7 +133,7 @@ def _cast(look: Look, points: Sequence[tuple[float, ...]]) -> str:
 
 
 def _strands(look: Look, points: Sequence[tuple[float, ...]]) -> str:
-    """Darker side of every lock, the side turned from the light."""
+    """The darker side of every lock, away from the light."""
     d = ""
     for k in range(1, len(points) - 1, 2):
         notch, tip = (points[k + 1] if look.light < 0 else points[k - 1]), points[k]

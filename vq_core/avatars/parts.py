@@ -1,9 +1,9 @@
 """The pieces of an anime portrait, each as a fragment of SVG.
 
-Every function takes a `Look` (what the person looks like) and returns SVG text on a canvas of 256 × 256 units; the
-dictionaries at the end of each section map the name of a style to its function or to its table of numbers. Colours are
-chosen in OKLCH, where equal steps of lightness look equal, so that shade, light and outline can be derived from one
-base colour by rule. Lines that should swell and thin out are not strokes but filled lenses (`taper`).
+Every part is a function that takes a `Look` (what the person looks like) and returns SVG text on a canvas of 256 × 256
+units; the dictionaries at the end of each section map the name of a style to its function or to its table of numbers.
+Colours are chosen in OKLCH, where equal steps of lightness look equal, so shade, light and outline can be derived from
+one base colour by rule. Lines that should swell and thin out are filled lenses (`taper`) rather than strokes.
 """
 
 import math
@@ -28,7 +28,7 @@ class Tones(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """All that is needed to draw one avatar."""
+    """Everything needed to draw one avatar."""
 
     attributes: dict[str, str]
     hair: Tones
@@ -39,7 +39,7 @@ class Look:
     accent: Tones
     backdrop: Tones
     line: float  # line weight in canvas units
-    width: float  # of the face, 1 is usual
+    width: float  # of the face, relative to the usual one
     spread: float  # offset of the eyes, outwards
     height: float  # offset of the eyes, downwards
     gaze: Point
@@ -69,7 +69,7 @@ def oklch(lightness: float, chroma: float, hue: float) -> str:
 
 
 def tones(lightness: float, chroma: float, hue: float, cool: float = 8.0) -> Tones:
-    """Base, shade, light and line tone of a material; the shade turns by `cool` degrees towards violet."""
+    """Base, shade, light and line tone of a material; the shade's hue turns by `cool` degrees towards violet."""
     turn = cool if 120 < hue % 360 < 285 else -cool
     return Tones(
         oklch(lightness, chroma, hue),
@@ -99,7 +99,7 @@ def oval(x: float, y: float, rx: float, ry: float, fill: str, more: str = "") ->
 
 
 def lens(start: Point, bend: Point, end: Point, width: float) -> str:
-    """Path data of a line from start to end, drawn towards bend, thick in its middle and pointed at both ends."""
+    """Path data of a line from start to end, curved towards bend, thick in the middle and pointed at both ends."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = math.hypot(dx, dy) or 1.0
     nx, ny = -dy / length * width, dx / length * width
@@ -146,7 +146,7 @@ def gradient(name: str, stops: Sequence[tuple[float, str, float]], radial: bool 
 
 
 def clipped(name: str, d: str, svg: str) -> str:
-    """The fragment, seen only inside the path d."""
+    """The fragment, visible only inside the path d."""
     return f'<defs><clipPath id="{name}"><path d="{d}"/></clipPath></defs><g clip-path="url(#{name})">{svg}</g>'
 
 
@@ -158,7 +158,7 @@ def _plain(look: Look) -> str:
 
 
 def _steps(look: Look, count: int) -> list[str]:
-    """Colours from the light to the shade of the backdrop."""
+    """Colours in equal steps from the light to the shade of the backdrop."""
     first, last = ([int(tone[k : k + 2], 16) for k in (1, 3, 5)] for tone in (look.backdrop.light, look.backdrop.shade))
     rows = np.linspace(first, last, count).round().astype(int)
     return ["#" + "".join(f"{v:02x}" for v in row) for row in rows]

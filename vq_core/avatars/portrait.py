@@ -3,8 +3,8 @@
 First about twenty attributes (hair colour, fringe, eyes, clothes …) are drawn independently from weighted tables,
 together with a few continuous numbers (tilt of the head, distance of the eyes, gaze, side of the light). Then `parts`,
 `face`, `hair` and `outfit` turn them into layers of SVG, stacked from the background to the hat. Finally resvg renders
-the SVG with smooth edges. All randomness comes from `np.random.default_rng([seed, index])`, so an avatar depends on
-nothing but its seed and its index.
+the SVG with smooth edges. All randomness comes from `np.random.default_rng([seed, index])`, so an avatar depends only
+on its seed and index.
 """
 
 import io
@@ -21,7 +21,7 @@ from vq_core.errors import ArgumentError
 
 Row = tuple[float, float, float, int]
 
-# Lightness, chroma and hue in OKLCH, and how often the colour is drawn
+# Lightness, chroma and hue in OKLCH, and the weight with which the colour is drawn
 HAIR: dict[str, Row] = {
     "black": (0.32, 0.025, 285, 10),
     "brown": (0.45, 0.065, 50, 12),
@@ -139,7 +139,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {name: tuple(table) for name, table in 
 
 
 def _limits(weights: list[float]) -> np.ndarray:
-    """Where the share of each value but the last ends on the way from 0 to 1."""
+    """Upper end of each value's interval in [0, 1], except for the last."""
     return np.cumsum(weights)[:-1] / sum(weights)
 
 
@@ -161,7 +161,7 @@ def draw_avatar(seed: int, index: int, size: int = 256) -> Avatar:
     Raises `ArgumentError` when size is below 16.
     """
     if size < 16:
-        raise ArgumentError(f"an avatar needs at least 16 pixels a side, not {size}")
+        raise ArgumentError(f"an avatar needs at least 16 pixels per side, got {size}")
     rng = np.random.default_rng([seed, index])
     attributes = draw_attributes(rng)
     svg = _portrait(_look(attributes, rng))
@@ -171,7 +171,7 @@ def draw_avatar(seed: int, index: int, size: int = 256) -> Avatar:
 
 
 def draw_attributes(rng: np.random.Generator) -> dict[str, str]:
-    """One value for every attribute, each drawn by its own weights and without regard to the others."""
+    """One value for each attribute, drawn with its own weights and independently of the others."""
     numbers = rng.random(len(ATTRIBUTES))
     return {
         name: values[int(np.searchsorted(LIMITS[name], number, side="right"))]
@@ -180,14 +180,14 @@ def draw_attributes(rng: np.random.Generator) -> dict[str, str]:
 
 
 def _jittered(row: Row, rng: np.random.Generator, spread: float = 1.0) -> tuple[float, float, float]:
-    """The colour of a table's row, moved a little."""
+    """The colour of a table row, slightly varied."""
     lightness, chroma, hue, _ = row
     dl, dc, dh = rng.normal(0, 1, 3).clip(-2, 2) * spread
     return lightness + 0.018 * dl, chroma * (1 + 0.08 * dc), hue + 4 * dh
 
 
 def _look(attributes: dict[str, str], rng: np.random.Generator) -> Look:
-    """Colours and measures for the attributes drawn."""
+    """Colours and measures for the given attributes."""
     hair = _jittered(HAIR[attributes["hair_colour"]], rng)
     tip_hue = hair[2] + rng.choice([-70, 60, 150, 200])
     tip_lightness = 0.80 if hair[0] < 0.6 else 0.62
@@ -229,7 +229,7 @@ def _skin(colour: tuple[float, float, float]) -> Tones:
 
 
 def _accent(main: tuple[float, float, float], rng: np.random.Generator) -> Tones:
-    """A second colour for the clothes, across or a third around the wheel, and light where the main one is dark."""
+    """A second colour for the clothes, opposite or a third around the wheel, often light if the main one is dark."""
     hue = main[2] + float(rng.choice([120, 150, 180, 210, 240]))
     if 95 < hue % 360 < 140:  # olive becomes gold
         hue = 85.0
@@ -238,12 +238,12 @@ def _accent(main: tuple[float, float, float], rng: np.random.Generator) -> Tones
 
 
 def _backdrop(colour: tuple[float, float, float], hair: float) -> Tones:
-    """Background in a lightness that keeps clear of the hair."""
+    """Background tones whose lightness differs clearly from the hair's."""
     lightness, chroma, hue = colour
     if abs(lightness - hair) < 0.11:
         if hair < 0.6:
             lightness, chroma = hair + 0.25, chroma * 1.3
-        elif 40 < hue < 130 or chroma < 0.02:  # darker they would be muddy
+        elif 40 < hue < 130 or chroma < 0.02:  # these would look muddy if darkened
             lightness = 0.965
         else:
             lightness, chroma = hair - 0.15, chroma * 1.45

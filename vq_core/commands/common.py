@@ -1,4 +1,4 @@
-"""What all commands share: settings, the run that is meant, and errors as one line."""
+"""What all commands share: settings, the choice of a run, and errors reported in one line."""
 
 import errno
 import sys
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
     from vq_core.models import VQVAE, CodeTransformer
     from vq_core.runs.folders import Phase, Run
 
-PROFILE = "full, demo, smoke or a YAML file; default: $VQ_PROFILE, else demo."
-# What the disk may refuse: no room, no right, a file where a folder should be, a drive that has gone.
+PROFILE = click.option("--profile", help="full, demo, smoke or a YAML file; default: $VQ_PROFILE, else demo.")
+RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
+SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+# Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
 
 
 def command(group: click.Group, reads_runs: bool = True) -> Callable[[Callable[..., None]], click.Command]:
-    """A command with `--profile`, `--run`, `--debug` and `key=value` arguments, called with its `config`.
-
-    Args:
-        reads_runs: whether it has `--run`.
-    """
+    """Make a function a command: it gets its `config` from `--profile`, `--run` (if `reads_runs`) and `key=value`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @wraps(function)
@@ -40,23 +39,23 @@ def command(group: click.Group, reads_runs: bool = True) -> Callable[[Callable[.
                 function(config=_config(profile, run, settings), **options)
 
         made = group.command()(wrapped)
-        made.params.append(click.Option(["--profile"], help=PROFILE))
-        if reads_runs:
-            made.params.append(
-                click.Option(["--run"], help="A finished run, by name or folder, with its settings and images.")
-            )
-        made.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of any error."))
-        made.params.append(click.Argument(["settings"], nargs=-1, metavar="[KEY=VALUE]..."))
+        for add in (PROFILE, RUN, DEBUG, SETTINGS) if reads_runs else (PROFILE, DEBUG, SETTINGS):
+            add(made)
         return made
 
     return decorate
+
+
+def phase_option(*phases: str) -> Callable[[Any], Any]:
+    """`--phase`, one of these; also under its earlier name, `--stage`."""
+    return click.option("--phase", "--stage", "phase", type=click.Choice(phases), default="phase2", show_default=True)
 
 
 def _config(profile: str | None, run: str | None, settings: tuple[str, ...]) -> Config:
     if run is None:
         return load_config(profile or active_profile(), settings)
     if profile is not None:
-        raise click.UsageError("--run brings its own settings: leave out --profile")
+        raise click.UsageError("--run comes with its own settings: leave out --profile")
     from vq_core.runs.finding import config_of
 
     return config_of(run, settings)
@@ -64,7 +63,7 @@ def _config(profile: str | None, run: str | None, settings: tuple[str, ...]) -> 
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Inside, what a user can cause ends the program with one line; a fault of the program with its traceback."""
+    """End the program with one line on an error that a user can cause; with the traceback on a bug or if `debug`."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -72,40 +71,39 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             from vq_core.training.ranks import is_main_process
 
             if not is_main_process():
-                sys.exit(0)  # raised by all processes alike; a status of its own would have the others killed
+                sys.exit(0)  # all processes raise it; a nonzero status here would get the others killed
         if debug:
             raise
-        if isinstance(error, ConfigError):
-            raise click.UsageError(str(error)) from None
         if isinstance(error, UserError):
-            raise click.ClickException(str(error)) from None
+            kind = click.UsageError if isinstance(error, ConfigError) else click.ClickException
+            raise kind(str(error)) from None
         if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, so that --help need not import torch
-            raise click.ClickException("the GPU's memory does not hold so much at once: ask for less") from None
+            raise click.ClickException("not enough GPU memory for this much at once: ask for less") from None
         if isinstance(error, OSError) and error.errno in _DISK:
             where = f"{error.filename}: " if error.filename else ""
-            saved = "; what was saved before is still there"
-            raise click.ClickException(f"{where}{error.strerror or error}{saved}") from None
+            message = f"{where}{error.strerror or error}; everything saved so far is still there"
+            raise click.ClickException(message) from None
         if isinstance(error, KeyboardInterrupt):
-            click.echo(f"\n{error}" if str(error) else "\nstopped", err=True)
+            click.echo(f"\n{str(error) or 'stopped'}", err=True)
             sys.exit(130)
         raise
 
 
 def echo(metrics: dict[str, Any]) -> None:
-    """Print metrics, one a line."""
+    """Print metrics, one per line."""
     for name, value in metrics.items():
         click.echo(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
 
 
 def vqvae_of(run: "Run", config: Config) -> "VQVAE":
-    """A run's autoencoder, on the device that the settings ask for."""
+    """A run's autoencoder, on the configured device."""
     from vq_core.runs.loading import load_vqvae
 
     return load_vqvae(run).to(pick_device(config))
 
 
 def prior_of(phase: "Phase", config: Config) -> "CodeTransformer":
-    """The transformer of a finished prior, on the device that the settings ask for."""
+    """The transformer of a finished prior, on the configured device."""
     from vq_core.runs.finding import finished
     from vq_core.runs.loading import load_prior
 
@@ -113,7 +111,7 @@ def prior_of(phase: "Phase", config: Config) -> "CodeTransformer":
 
 
 def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQVAE, Tensor, Path]":
-    """The autoencoder of a phase, image files as a batch, and the folder for results."""
+    """The autoencoder of a phase, the image files as a batch [b, 3, h, w], and the run's folder for results."""
     import numpy as np
     import torch
 
@@ -138,14 +136,14 @@ def square(config: Config, image: Path) -> Any:
 
 
 def decode_in_parts(model: "VQVAE", codes: "Tensor") -> "Tensor":
-    """Images of many grids of codes, on the CPU: the GPU's memory would not hold all at once."""
+    """Images of many code grids, on the CPU; decoded 64 at a time, as GPU memory would not hold them all."""
     import torch
 
     return torch.cat([model.decode(part).cpu() for part in codes.split(64)])
 
 
 def save_grid(images: "Tensor", path: Path, columns: int) -> None:
-    """Write images [b, 3, h, w] as one PNG and say where."""
+    """Write images [b, 3, h, w] as one PNG and print its path."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 

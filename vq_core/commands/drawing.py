@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vq_core.commands.common import command, decode_in_parts, open_images, prior_of, save_grid, square, vqvae_of
+from vq_core.commands import common
 from vq_core.config import Config
 
 if TYPE_CHECKING:
@@ -14,42 +14,36 @@ if TYPE_CHECKING:
     from vq_core.generation.editing import Edit
 
 IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
+group = click.Group()
 
 
-@click.group()
-def group() -> None:
-    """Only a list of commands."""
-
-
-@command(group)
+@common.command(group)
 @click.argument("image", type=IMAGE)
-@click.option(
-    "--phase", "--stage", "phase", type=click.Choice(["phase1", "phase2"]), default="phase2", show_default=True
-)
+@common.phase_option("phase1", "phase2")
 def reconstruct(config: Config, image: Path, phase: Any) -> None:
-    """An image file beside its reconstruction."""
+    """Show an image next to its reconstruction."""
     import torch
 
-    model, x, folder = open_images(config, [image], phase)
-    save_grid(torch.cat([x, model(x)]), folder / f"reconstruction-{image.stem}.png", 2)
+    model, x, folder = common.open_images(config, [image], phase)
+    common.save_grid(torch.cat([x, model(x)]), folder / f"reconstruction-{image.stem}.png", 2)
 
 
-@command(group)
+@common.command(group)
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
     "--way",
     type=click.Choice(["causal", "masked", "random"]),
     default="causal",
     show_default=True,
-    help="causal: one code after the other; masked: many at once; random: from the codebook, without a prior.",
+    help="causal: one code after another; masked: many at a time; random: from the codebook, without a prior.",
 )
 @click.option("--temperature", default=1.0, show_default=True)
-@click.option("--top-k", type=int, default=None)
-@click.option("--top-p", type=float, default=None)
-@click.option("--passes", "--steps", "passes", default=16, show_default=True, help="Of the masked way.")
+@click.option("--top-k", type=int)
+@click.option("--top-p", type=float)
+@click.option("--passes", "--steps", "passes", default=16, show_default=True, help="Passes of the masked prior.")
 @click.option("--seed", default=0, show_default=True)
 def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
-    """New avatars, each with the training image that is nearest to it, and a measure of how new they are."""
+    """Sample new avatars, show the training image nearest to each, and measure how novel they are."""
     from vq_core.data.augment import to_pictures
     from vq_core.data.images import images_of
     from vq_core.evaluation.memorization import novelty
@@ -58,73 +52,74 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     from vq_core.runs.finding import finished, load_images
 
     sampling, run = Sampling(**drawing), finished("phase2", config)
-    model = vqvae_of(run, config)
+    model = common.vqvae_of(run, config)
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     elif way == "causal":
         run = finished("prior", config)
-        codes = sample_codes(prior_of("prior", config), count, sampling)
+        codes = sample_codes(common.prior_of("prior", config), count, sampling)
     else:
         run = finished("masked", config)
-        codes = fill_codes(prior_of("masked", config), count, sampling)
-    images, packed = decode_in_parts(model, codes), load_images(config)
+        codes = fill_codes(common.prior_of("masked", config), count, sampling)
+    images, packed = common.decode_in_parts(model, codes), load_images(config)
     new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
     name = f"samples-{way}-seed{sampling.seed}"
-    save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
-    click.echo(f"  nearer to a training image than held-out ones are: {new.nearer:.2f} (0.50 for real images)")
-    click.echo(f"  nearer than 99 % of held-out ones are: {new.copies:.2f} (0.01 for real images)")
-    save_grid(images, run.folder / f"{name}.png", 8)
+    common.save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
+    click.echo(f"  fraction nearer to a training image than a held-out one: {new.nearer:.2f} (0.50 for real images)")
+    click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
+    common.save_grid(images, run.folder / f"{name}.png", 8)
 
 
-@command(group)
+@common.command(group)
 @click.argument("a", type=IMAGE)
 @click.argument("b", type=IMAGE)
-@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Images in the row.")
+@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Number of images in the row.")
 @click.option(
     "--method",
     type=click.Choice(["blend", "exchange", "likely"]),
     default="blend",
     show_default=True,
-    help="blend: latents mixed and quantised anew; exchange: codes taken over in a random order; likely: in the order "
-    "that the masked prior finds likely.",
+    help="blend: mix the latents and quantise again; exchange: replace codes in a random order; likely: replace them "
+    "in the order that the masked prior finds likely.",
 )
 def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> None:
-    """From one image to another, in latents or in codes."""
+    """Interpolate from one image to another, in latents or in codes."""
     from vq_core.generation import editing
 
-    model, x, folder = open_images(config, [a, b], "phase2")
+    model, x, folder = common.open_images(config, [a, b], "phase2")
     codes = model.encode(x)
     if method == "blend":
         frames = editing.blend_latents(model, x[:1], x[1:], steps)
     elif method == "exchange":
         frames = model.decode(editing.exchange_codes(codes[:1], codes[1:], steps, config.seed))
     else:
-        frames = model.decode(editing.exchange_likely(prior_of("masked", config), codes[:1], codes[1:], steps))
-    save_grid(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
+        frames = model.decode(editing.exchange_likely(common.prior_of("masked", config), codes[:1], codes[1:], steps))
+    common.save_grid(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
 
 
-@command(group)
+@common.command(group)
 @click.argument("image", type=IMAGE)
-@click.option("--rows", default=None, help="Region: rows of the code grid, first:last; default all.")
-@click.option("--columns", default=None, help="Region: columns of the code grid, first:last; default all.")
-@click.option("--mask", type=IMAGE, help="Region: white parts of this image.")
-@click.option("--copy-from", type=IMAGE, help="The region from this image.")
+@click.option("--rows", help="Region: rows of the code grid, first:last; default: all.")
+@click.option("--columns", help="Region: columns of the code grid, first:last; default: all.")
+@click.option("--mask", type=IMAGE, help="Region: the white parts of this image.")
+@click.option("--copy-from", type=IMAGE, help="Copy the region from this image.")
 @click.option("--code", type=int, help="Fill the region with this code.")
-@click.option("--replace", type=(int, int), metavar="OLD NEW", help="One code for another, wherever it occurs.")
-@click.option("--regenerate", is_flag=True, help="Let the masked prior draw the region anew, given the rest.")
-@click.option("--complete", is_flag=True, help="Let it draw what is transparent in the image.")
-@click.option("--vary", type=float, metavar="FRACTION", help="Let it draw this fraction of all codes anew; 0 to 1.")
-@click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Proposals of the prior.")
+@click.option("--replace", type=(int, int), metavar="OLD NEW", help="Replace one code with another wherever it occurs.")
+@click.option("--regenerate", is_flag=True, help="Let the masked prior redraw the region, given the rest.")
+@click.option("--complete", is_flag=True, help="Let it fill in the transparent part of the image.")
+@click.option("--vary", type=float, metavar="FRACTION", help="Let it redraw this fraction of all codes; 0 to 1.")
+@click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Proposals from the prior.")
 @click.option("--temperature", default=1.0, show_default=True)
-@click.option("--top-p", type=float, default=None)
+@click.option("--top-p", type=float)
 @click.option("--seed", default=0, show_default=True)
 def edit(config: Config, image: Path, complete: bool, count: int, **options: Any) -> None:
-    """Change the codes of an image, and decode: the image, its reconstruction, and what the edit made of it.
+    """Edit an image by its codes, and show it with its reconstruction and the edited versions.
 
     Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
     """
     import torch
 
+    from vq_core.data.decode import load_transparency
     from vq_core.generation import editing
     from vq_core.generation.sampling import Sampling
 
@@ -136,24 +131,28 @@ def edit(config: Config, image: Path, complete: bool, count: int, **options: Any
         raise click.UsageError("give one of " + ", ".join(f"--{name.replace('_', '-')}" for name in options))
     (name,) = chosen
     if any(where.values()) and name in ("replace", "vary", "complete"):
-        raise click.UsageError(f"--{name} has no region: leave out --rows, --columns, --mask")
+        raise click.UsageError(f"--{name} takes no region: leave out --rows, --columns, --mask")
     region, donor = _region(config, **where), options["copy_from"]
-    model, x, folder = open_images(config, [image, *([donor] if donor else [])], "phase2")
+    model, x, folder = common.open_images(config, [image, *([donor] if donor else [])], "phase2")
     codes = model.encode(x)
-    before, masked = codes[:1], prior_of("masked", config) if name in ("regenerate", "complete", "vary") else None
+    before, drawn = codes[:1], name in ("regenerate", "complete", "vary")
+    masked = common.prior_of("masked", config) if drawn else None
     if complete:
-        given, change = editing.completion(model, x, torch.from_numpy(_transparent(config, image)))
+        missing = load_transparency(image, config.data)
+        if not missing.any():
+            raise click.ClickException(f"{image}: it has no transparent pixels, so there is nothing to complete")
+        given, change = editing.completion(model, x, torch.from_numpy(missing))
     else:
         given, change = before, _edit(name, options[name], region, codes, config)
     after = change.apply(given, masked, count, sampling)
-    # What was torn is no picture to keep pixels of.
+    # The pixels around a hole in a torn image are not worth keeping.
     images = model.decode(after) if complete else editing.decode_edited(model, before, after)
     pictures = torch.cat([x, model.decode(before), images])
-    save_grid(pictures, folder / f"edit-{name.replace('_', '-')}-{image.stem}.png", min(8, len(pictures)))
+    common.save_grid(pictures, folder / f"edit-{name.replace('_', '-')}-{image.stem}.png", min(8, len(pictures)))
 
 
 def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Config) -> "Edit":
-    """The edit that the options ask for; codes are those of the image and, behind it, of the donor."""
+    """The edit that the options ask for; `codes` are those of the image, then those of the donor, if any."""
     from vq_core.generation.editing import Edit
 
     asked = {"code": (value,), "replace": value}.get(name, ())
@@ -167,19 +166,18 @@ def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Conf
 
 
 def _region(config: Config, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":
-    """The cells that an edit is about."""
+    """The cells to edit, bool [h, w]."""
     import torch
 
     from vq_core.generation import editing
 
     everything = f"0:{config.grid}"
     cells = editing.region(config.grid, _span("--rows", rows or everything), _span("--columns", columns or everything))
-    if mask is None:
-        return cells
-    white = torch.from_numpy(square(config, mask).mean(axis=2) > 127)
-    cells = cells & editing.cells_of(white, config.grid)
-    if not cells.any():
-        raise click.UsageError("--mask has nothing white inside --rows and --columns")
+    if mask is not None:
+        white = torch.from_numpy(common.square(config, mask).mean(axis=2) > 127)
+        cells &= editing.cells_of(white, config.grid)
+        if not cells.any():
+            raise click.UsageError("--mask has no white pixels inside --rows and --columns")
     return cells
 
 
@@ -188,12 +186,3 @@ def _span(option: str, text: str) -> tuple[int, int]:
     if not (colon and first.isdigit() and last.isdigit()):
         raise click.UsageError(f"{option} must be first:last, such as 4:9, got '{text}'")
     return int(first), int(last)
-
-
-def _transparent(config: Config, image: Path) -> Any:
-    from vq_core.data.decode import load_transparency
-
-    missing = load_transparency(image, config.data)
-    if not missing.any():
-        raise click.ClickException(f"{image}: nothing in it is transparent, so there is nothing to complete")
-    return missing

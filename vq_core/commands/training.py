@@ -1,41 +1,38 @@
-"""Commands that prepare, train and judge: ingest, train, evaluate, compare, workbook."""
+"""Commands that prepare, train and evaluate: ingest, train, evaluate, compare, workbook."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vq_core.commands.common import PROFILE, command, decode_in_parts, echo, one_line_errors, prior_of, vqvae_of
+from vq_core.commands import common
 from vq_core.config import PROJECT_DIR, Config, active_profile, data_dir, load_config
 
-
-@click.group()
-def group() -> None:
-    """Only a list of commands."""
+group = click.Group()
 
 
-@command(group, reads_runs=False)
+@common.command(group, reads_runs=False)
 def ingest(config: Config) -> None:
-    """Clean, split and pack the images of data/raw (or draw the built-in avatars)."""
+    """Clean, split and pack the images in data/raw (or draw the built-in avatars)."""
     from vq_core.data.images import prepare_images, raw_dir
 
     packed = prepare_images(config)
     split = f"{len(packed.train_rows)} train, {len(packed.val_rows)} val"
     click.echo(f"{raw_dir(config)}: {len(packed.kept)} images kept ({split})")
     for conversion, count in packed.conversions().items():
-        click.echo(f"  of these converted, {conversion}: {count}")
+        click.echo(f"  of these, converted ({conversion}): {count}")
     for reason, count in packed.counts().items():
         click.echo(f"  set aside, {reason}: {count}")
     click.echo(f"packed in {packed.folder}")
 
 
-@command(group)
+@common.command(group)
 @click.argument("phase", type=click.Choice(["kmeans", "phase1", "phase2", "prior", "masked"]))
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run; an error where there is none.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run; an error if there is none.")
 def train(config: Config, phase: Any, resume: bool) -> None:
-    """Train a phase, go on with it if it was interrupted, or say that it is done.
+    """Train a phase, resume it if it was interrupted, or report that it is finished.
 
-    With --run NAME: a phase after that run, on its images.
+    With --run NAME: train a phase that follows that run, on its images.
     """
     from vq_core.data.images import prepare_images
     from vq_core.errors import RunError
@@ -48,32 +45,24 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     if is_main_process() and config.run is None:
         prepare_images(config)
     if resume and not run_for(phase, config).last.is_file():
-        raise RunError(f"{run_for(phase, config).folder}: nothing to resume; leave out --resume to begin")
+        raise RunError(f"{run_for(phase, config).folder}: nothing to resume; leave out --resume to start the run")
     run = phases.train(phase, config)
-    if not is_main_process():
-        return
-    echo(evaluate_run(run, config) if phase not in PRIORS else run.result())
-    click.echo(f"{run.folder}")
+    if is_main_process():
+        common.echo(run.result() if phase in PRIORS else evaluate_run(run, config))
+        click.echo(f"{run.folder}")
 
 
-@command(group)
-@click.option(
-    "--phase",
-    "--stage",
-    "phase",
-    type=click.Choice(["kmeans", "phase1", "phase2"]),
-    default="phase2",
-    show_default=True,
-)
-@click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), default=None, help="Also LPIPS with this network.")
+@common.command(group)
+@common.phase_option("kmeans", "phase1", "phase2")
+@click.option("--lpips", type=click.Choice(["vgg", "squeeze"]), help="Also LPIPS, with this network.")
 @click.option(
     "--fid",
     is_flag=True,
-    help="Also KID and, of 1,026 held-out images and more, FID: floor, reconstructions, samples (top-p 0.9).",
+    help="Also KID and, with at least 1,026 held-out images, FID: floor, reconstructions, samples (top-p 0.9).",
 )
-@click.option("--frechet", is_flag=True, help="The same two in SqueezeNet's features: a small download.")
+@click.option("--frechet", is_flag=True, help="The same two distances in SqueezeNet's features (a small download).")
 def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -> None:
-    """Metrics of an autoencoder on all validation images; with --fid, of samples from the causal prior too."""
+    """Evaluate an autoencoder on all held-out images; with --fid, samples from the causal prior too."""
     from vq_core.evaluation.distances import FEW, FID_WANTS, InceptionFeatures, SqueezeFeatures
     from vq_core.evaluation.report import distance_metrics, reconstruction_metrics
     from vq_core.models.perceptual import PerceptualLoss
@@ -81,12 +70,12 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -
 
     run, packed = finished(phase, config), load_images(config)
     nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
-    model = vqvae_of(run, config)
+    model = common.vqvae_of(run, config)
     metrics = reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
     run.update_result(metrics)
-    echo(metrics)
+    common.echo(metrics)
     if not nets:
         return
     half = len(packed.val_rows) // 2
@@ -94,31 +83,31 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -
     samples = _samples(model, config, half) if with_samples else None
     distances = distance_metrics(model, packed, nets, config.seed, samples)
     run.update_result(distances)
-    echo(distances)
+    common.echo(distances)
     if half < FEW:
-        click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out ones, here are {half}")
+        click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out images, found {half}")
     elif fid and half < FID_WANTS:
         click.echo(
-            f"  FID of {half} images, fewer than {FID_WANTS}, is biased upwards: compare it with "
-            "its floor and at equal numbers only; KID is not biased"
+            f"  FID on {half} images, fewer than {FID_WANTS}, is biased upwards: compare it only with "
+            "its floor and at equal numbers of images; KID is unbiased"
         )
 
 
 def _samples(model: Any, config: Config, count: int) -> Any:
-    """Images drawn from the causal prior, in parts: in `full` the cache takes 8 MB for each."""
+    """Images sampled from the causal prior, 256 at a time: in `full` the cache takes 8 MB per image."""
     import torch
 
     from vq_core.generation.sampling import Sampling, sample_codes
 
-    prior, sizes = prior_of("prior", config), [min(256, count - start) for start in range(0, count, 256)]
+    prior, sizes = common.prior_of("prior", config), [min(256, count - start) for start in range(0, count, 256)]
     parts = [sample_codes(prior, n, Sampling(top_p=0.9, seed=config.seed + i)) for i, n in enumerate(sizes)]
-    return decode_in_parts(model, torch.cat(parts))
+    return common.decode_in_parts(model, torch.cat(parts))
 
 
-@command(group, reads_runs=False)
+@common.command(group, reads_runs=False)
 @click.option("--sweep", "run_sweep", is_flag=True, help="First train the short runs of the sweep.")
 def compare(config: Config, run_sweep: bool) -> None:
-    """A table of all finished runs: settings and metrics."""
+    """Print a table of all finished runs: settings and metrics."""
     from vq_core.evaluation.report import evaluate_run
     from vq_core.runs.records import markdown, table
 
@@ -132,18 +121,16 @@ def compare(config: Config, run_sweep: bool) -> None:
 
 
 @group.command()
-@click.option("--profile", default=None, help=PROFILE)
-@click.option("--only", default=None, help="Part of a notebook's name, e.g. 03.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=None, help="Folder of the results; default data/workbook."
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of any error.")
+@common.PROFILE
+@click.option("--only", help="Only notebooks with this in their name, e.g. 03.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results; default: data/workbook.")
+@common.DEBUG
 def workbook(profile: str | None, only: str | None, out: Path | None, debug: bool) -> None:
-    """Execute the six notebooks in order; leaves each with its outputs, and as HTML.
+    """Execute the six notebooks in order and save each with its outputs, also as HTML.
 
-    Settings of your own go into a YAML file, given as the profile.
+    To use your own settings, put them in a YAML file and give it as the profile.
     """
-    with one_line_errors(debug):
+    with common.one_line_errors(debug):
         from vq_core.notebook.execute import execute_all
 
         profile = profile or active_profile()

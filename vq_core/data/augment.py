@@ -1,4 +1,4 @@
-"""Batches of pictures between bytes and floats, and their augmentation, on whatever device they are.
+"""Conversion of image batches between bytes and floats, and augmentation on whichever device they are on.
 
 Flip and colour jitter only: faces are upright, so nothing is rotated or warped.
 """
@@ -13,28 +13,26 @@ from vq_core.settings import DataConfig
 
 
 def to_float(x: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
-    """Bytes in [0, 255] to floats in [−1, 1], channels first in shape and last in memory."""
+    """Bytes in [0, 255] to floats in [−1, 1]; channels come first in shape and last in memory."""
     return x.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b h w c"]:
-    """Floats in [−1, 1] to bytes for pictures, rounded; what lies outside is clamped."""
+    """Floats in [−1, 1] to bytes, rounded; values outside that range are clamped."""
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def augment(
     x: Float[Tensor, "b c h w"], config: DataConfig, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
 ) -> Float[Tensor, "b c h w"]:
-    """Flip and jitter each RGB image of a batch in [−1, 1] on its own; the result is clamped to [−1, 1].
+    """Flip and jitter each RGB image of a batch in [−1, 1] independently; returns a new batch clamped to [−1, 1].
 
-    Brightness, contrast and saturation follow each other and mean what they mean in torchvision; their factors are
-    drawn from [1 − v, 1 + v].
+    Brightness, contrast and saturation are applied in that order and defined as in torchvision.
 
     Args:
-        x: the batch; left as it is.
-        config: `flip` is a probability; `brightness`, `contrast`, `saturation` are the v above.
-        generator: on the CPU, so that the GPU's batches are those of the CPU.
-        shard: rank and number of processes that share a batch; each takes its part of one draw.
+        config: `flip` is a probability; for each v of the other three, factors are drawn from [1 − v, 1 + v].
+        generator: on the CPU, so that a GPU gets the same batches as the CPU.
+        shard: (rank, number of processes) sharing a batch; each takes its part of a single draw.
     """
     rank, world = shard
     draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
@@ -52,5 +50,5 @@ def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
-    """Images in [−1, 1] on any device as uint8 arrays, for figures."""
+    """Images in [−1, 1], on any device, as uint8 arrays for display."""
     return to_uint8(x.detach()).cpu().numpy()

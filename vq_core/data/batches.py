@@ -1,6 +1,6 @@
-"""Where a training stands, and what follows from it alone: the order of its batches and their random numbers.
+"""The position of a training run, and what follows from it alone: the order of batches and their random numbers.
 
-All of it is a pure function of the seed and the position, so that a run can go on anywhere.
+All of it is a pure function of the seed and the position, so a run can be resumed anywhere.
 """
 
 import sys
@@ -14,20 +14,21 @@ from torch.utils.data import DataLoader, Sampler
 
 
 class Purpose(IntEnum):
-    """What a batch's random numbers are for; each purpose has a stream of its own.
+    """What a batch's random numbers are used for; each purpose has its own stream.
 
-    The numbers are part of every result: they never change. A training uses either those of images or `MASKS`.
+    Every result depends on these values, so they never change. Training on codes uses `MASKS` instead of the
+    discriminator's streams.
     """
 
-    AUGMENT = 0  # flips and colours of images; which codes are those of the mirror image
-    DISCRIMINATOR_REAL = 1  # what the discriminator sees of real images; of reconstructions in the generator's turn
-    DISCRIMINATOR_FAKE = 2  # what it sees of reconstructions in its own turn
+    AUGMENT = 0  # flips and colours of images; for codes, whether they are those of the mirror image
+    DISCRIMINATOR_REAL = 1  # the discriminator's view of real images, and of reconstructions in the generator's turn
+    DISCRIMINATOR_FAKE = 2  # its view of reconstructions in its own turn
     MASKS = 1  # which codes the masked prior has to fill in
 
 
 @dataclass
 class Position:
-    """Where a training stands. The training moves it on; the DataModule reads it.
+    """How far a training run has come; updated during training and read by the DataModule.
 
     A *step* is one update of the model, a *batch* one of the `accumulate` parts of its effective batch.
     """
@@ -37,44 +38,44 @@ class Position:
     val_every: int  # steps between validations
     accumulate: int = 1
     steps_done: int = 0
-    batches: int = 0  # done of the step under way
+    batches: int = 0  # finished in the current step
 
     def next_batch(self) -> bool:
-        """One more batch is done; whether the effective batch, and with it the gradient of a step, is complete."""
+        """Count a finished batch; returns whether the effective batch, and so a step's gradient, is complete."""
         self.batches = (self.batches + 1) % self.accumulate
         return self.batches == 0
 
     @property
     def between_steps(self) -> bool:
-        """Whether no batch of an unfinished step is under way: only then can the state be saved."""
+        """Whether no step is half done; the state can be saved only then."""
         return self.batches == 0
 
     @property
     def validation_due(self) -> bool:
-        """Whether validation follows the step just done, and belongs to it: only after it can the state be saved."""
+        """Whether a validation follows the last step; the state can be saved only after that validation."""
         return self.steps_done % self.val_every == 0 or self.steps_done >= self.total_steps
 
     @property
     def stretch(self) -> tuple[int, int]:
-        """Numbers of the batches from here up to, not including, that after the next validation."""
+        """Batch numbers [first, stop) from here up to the next validation."""
         stop = min(self.total_steps, (self.steps_done // self.val_every + 1) * self.val_every)
         return self.steps_done * self.accumulate, stop * self.accumulate
 
     def seed_for(self, purpose: Purpose) -> int:
-        """Seed of the random numbers of the batch under way: of the run's seed, the batches before it, and purpose."""
+        """The current batch's seed for a purpose, from the run's seed and the number of batches before."""
         batches_done = self.steps_done * self.accumulate + self.batches
         return (self.seed * 1_000_003 + batches_done) * 64 + purpose
 
     def generator(self, purpose: Purpose) -> torch.Generator:
-        """A generator of those random numbers, on the CPU, so that a GPU's batches are those of the CPU."""
+        """A generator with that seed, on the CPU, so that a GPU gets the same batches as the CPU."""
         return torch.Generator().manual_seed(self.seed_for(purpose))
 
 
 class BatchOrder(Sampler[list[int]]):
-    """Index batches number `first` … `last` − 1 of an endless shuffled stream over `rows`.
+    """Batches number `first` … `last` − 1 of an endless shuffled stream of `rows`.
 
-    The stream is one random permutation of the rows after another (each by seed and epoch), cut into batches of one
-    size wherever an epoch may end. Of several processes, number `rank` takes its equal share of every batch.
+    The stream is a sequence of random permutations, one per epoch (from seed and epoch), cut into batches of equal size
+    regardless of where epochs end. With several processes, each takes an equal part of every batch.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class BatchOrder(Sampler[list[int]]):
 
 
 def index_loader(batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
-    """A loader of long index tensors; the data itself is looked up on the device."""
-    itself: Any = range(sys.maxsize)  # as a data set: at each index stands the index
-    # A generator of its own: a loader's iterator would else draw from the global one, which dropout needs undisturbed.
+    """A loader of int64 index tensors; the data itself is looked up on the device."""
+    itself: Any = range(sys.maxsize)  # a dataset whose item i is i
+    # Without its own generator the loader's iterator would draw from the global one and change dropout.
     return DataLoader(itself, batch_sampler=batches, generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""Batches for Lightning: row numbers are loaded; what they stand for is looked up, and augmented, on the device."""
+"""Batches for Lightning: row numbers are loaded; the data behind them is looked up and augmented on the device."""
 
 import lightning as L
 import numpy as np
@@ -18,14 +18,11 @@ Sequences = Int64[Tensor, "b n"]
 
 
 class RowsDataModule(L.LightningDataModule):
-    """Batches of row numbers [b], training ones in a random order, for a sub-class to look up what they stand for.
+    """Batches of row numbers [b], shuffled for training; a subclass looks up the data behind them.
 
-    Batch order and augmentation are functions of the position alone. Each of Lightning's "epochs" is the stretch of
-    steps up to the next validation. Of several processes each takes its share of every batch.
-
-    Args:
-        position: where the training stands; read anew for every stretch and every batch.
-        key: of the setting `batch_size`, for the message.
+    Batch order and augmentation depend on the position alone, which is read again for every stretch and every batch.
+    Each of Lightning's "epochs" is a stretch: the steps up to the next validation. With several processes, each takes
+    its part of every batch. `key` is the name of the batch-size setting, for the error message.
 
     Raises:
         DataError: the split does not fill a training batch, or leaves a process nothing to validate.
@@ -39,34 +36,31 @@ class RowsDataModule(L.LightningDataModule):
         self.train_rows, self.val_rows = train_rows, val_rows
         train, val, devices = len(train_rows), len(val_rows), config.train.devices
         if train < batch_size:
-            raise DataError(
-                f"{train} training images are fewer than {key}={batch_size}; set a smaller one, or add images"
-            )
+            raise DataError(f"{train} training images are fewer than {key}={batch_size}; lower it or add images")
         if val < devices:
             raise DataError(
-                f"{val} validation images are too few for train.devices={devices}; "
-                "set a larger data.val_share, or add images"
+                f"{val} validation images are too few for train.devices={devices}; raise data.val_share or add images"
             )
 
     def train_dataloader(self) -> DataLoader[int]:
-        """From the position up to the next validation or the end."""
+        """Batches from the position up to the next validation or the end."""
         size, (first, stop) = self.batch_size // self.position.accumulate, self.position.stretch
         return index_loader(BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard))
 
     def val_dataloader(self) -> DataLoader[int]:
-        """In order; of several processes each takes its share."""
+        """Batches in order; with several processes, each takes its part."""
         rank, world = self.shard
         return index_loader([part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)])
 
     @property
     def shard(self) -> tuple[int, int]:
-        """Rank of this process, and the number of processes that share each batch."""
+        """(Rank of this process, number of processes that share each batch)."""
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
 
     @property
     def in_training(self) -> bool:
-        """Whether the batch under way is for training, not for validation."""
+        """Whether the current batch is for training rather than validation."""
         assert self.trainer is not None
         return self.trainer.training
 
@@ -74,8 +68,8 @@ class RowsDataModule(L.LightningDataModule):
 class AnimeDataModule(RowsDataModule):
     """Training and validation batches of images [b, 3, h, w] in [−1, 1].
 
-    On a GPU all pixels lie in its memory as bytes (10,000 of 256×256: 2 GB), so there are no worker processes; on the
-    CPU they are read from the memory-mapped file.
+    All pixels are kept on the GPU as bytes (10,000 of 256×256: 2 GB), so no worker processes are needed; on the CPU, or
+    if they need a quarter of the GPU's memory or more, they are read from the memory-mapped file.
     """
 
     def __init__(self, config: Config, packed: PackedImages, position: Position) -> None:
@@ -107,9 +101,8 @@ class AnimeDataModule(RowsDataModule):
 class CodesDataModule(RowsDataModule):
     """Training and validation batches of code sequences [b, n], from codes extracted once.
 
-    Args:
-        codes: of every image and of its mirror image, [2, N, h, w]; `data.flip` says how often training takes the
-            second. Validation is on the first.
+    Codes are those of every image and of its mirror image, [2, N, h, w]: training takes the latter with probability
+    `data.flip`, validation never.
     """
 
     def __init__(

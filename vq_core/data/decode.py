@@ -1,11 +1,11 @@
-"""One image file to one square RGB picture, by stated rules.
+"""Decoding of an image file into a square RGB picture, by fixed rules.
 
-What decides is the content, never the file's extension. Read are PNG, JPEG, WEBP, BMP, GIF and TIFF; nothing else
-reaches a decoder. The rules: the first frame of an animation; turned as EXIF says; transparency over white; CMYK,
-palette and grey converted to RGB; 16-bit samples divided by 257; float samples times 255 where they lie within [0, 1],
-otherwise stretched from their own range; ICC profiles ignored, so that the numbers in the file are the numbers used.
-Truncated files are refused, even where half a picture could be shown. A scan that is damaged but complete passes where
-the format has no checksum to tell (JPEG, WEBP, BMP, TIFF): only PNG has one.
+The format is recognised by content, never by extension. Only PNG, JPEG, WEBP, BMP, GIF and TIFF reach a decoder. The
+rules: the first frame of an animation; rotated as EXIF says; transparency over white; CMYK, palette and grey converted
+to RGB; 16-bit samples divided by 257; float samples multiplied by 255 if they lie within [0, 1], otherwise stretched
+from their own range; ICC profiles ignored, so that the numbers in the file are the numbers used. Truncated files are
+refused, even if half the picture could be shown. Damage to a complete scan goes unnoticed in formats without a checksum
+(JPEG, WEBP, BMP, TIFF); only PNG has one.
 """
 
 import os
@@ -22,28 +22,25 @@ from vq_core.errors import UnusableImage
 from vq_core.settings import DataConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# First bytes of the formats above: a file that has them and still cannot be opened is damaged, not foreign.
+# First bytes of the formats above: a file that starts with them but cannot be opened is damaged, not foreign.
 _KNOWN_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _FOREIGN = {
-    b"%!PS": "EPS",
-    b"\xc5\xd0\xd3\xc6": "EPS",
-    b"%PDF": "PDF",
-    b"<svg": "SVG",
-    b"<?xml": "SVG",
-    b"8BPS": "PSD",
-    b"\0\0\1\0": "ICO",
-    b"\0\0\0\x0cjP": "JPEG 2000",
-    b"\0\0\0\x0cJXL": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
-    b"DDS ": "DDS",
+    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "PDF": (b"%PDF",),
+    "SVG": (b"<svg", b"<?xml"),
+    "PSD": (b"8BPS",),
+    "ICO": (b"\0\0\1\0",),
+    "JPEG 2000": (b"\0\0\0\x0cjP",),
+    "JPEG XL": (b"\0\0\0\x0cJXL", b"\xff\x0a"),
+    "DDS": (b"DDS ",),
 }
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
-_LARGEST = {"I": 65535.0, "F": 1.0}  # what white is, by the first letter of the mode
+_LARGEST = {"I": 65535.0, "F": 1.0}  # the value of white, by the first letter of the mode
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A prepared picture: square RGB `pixels`, the size of the original (upright) and what had to be converted."""
+    """A prepared picture: square RGB pixels, the original's size (upright), and notes on what was converted."""
 
     pixels: UInt8[np.ndarray, "size size 3"]
     width: int
@@ -55,12 +52,12 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
     """Read one image file as a square RGB array of side `config.image_size`.
 
     Raises:
-        UnusableImage: with the reason "not an image", "unsupported format", "empty file", "truncated", "unreadable",
-            "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels`, taken
-            from the header: nothing is decoded).
+        UnusableImage: the reason is "not an image", "unsupported format", "empty file", "truncated", "unreadable",
+            "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels` according
+            to the header, before anything is decoded).
     """
     try:
-        # O_NONBLOCK: the check below must be reached where a named pipe lies among the images.
+        # O_NONBLOCK: opening a named pipe would otherwise block before the check below.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -74,12 +71,12 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
         raise UnusableImage("unreadable", "a link to a folder; such links are not followed") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableImage("too large", "more pixels than the decoder allows") from None
-    except Exception as error:  # PIL's plugins raise about anything on damaged files
+    except Exception as error:  # on damaged files PIL's plugins raise almost anything
         raise _damaged(error) from None
 
 
 def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]:
-    """Where an image that `load_picture` can read is more than half transparent, on the same square."""
+    """Where an image is more than half transparent, on the square that `load_picture` makes of it."""
     with Image.open(path, formats=FORMATS) as image:
         if not image.has_transparency_data:
             return np.zeros((config.image_size, config.image_size), dtype=bool)
@@ -88,7 +85,7 @@ def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]
 
 
 def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Image.Image:
-    """Make an RGB image square with side `size`, antialiased; small images are enlarged.
+    """Resize an RGB image to a square of side `size`, antialiased; small images are enlarged.
 
     "crop" takes the central square; "pad" centres the whole image on the mean colour of its border pixels.
     """
@@ -96,7 +93,7 @@ def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Im
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return _resize(image.crop((left, top, left + side, top + side)), (size, size))
-    # Resized before it is padded: the square around a long strip could be enormous.
+    # Resize before padding: the square around a long strip could be enormous.
     scale = size / max(image.size)
     small = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     canvas = Image.new("RGB", (size, size), _border_colour(small))
@@ -106,13 +103,16 @@ def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Im
 
 def _read(file: BinaryIO, config: DataConfig) -> Picture:
     image = _open(file)
-    _check_size(image, config)
-    image.verify()  # the checksums of a PNG; a verified image has to be opened anew
+    width, height = image.size
+    if width * height > config.max_pixels:
+        raise UnusableImage("too large", f"{width}×{height} is more than {config.max_pixels} pixels")
+    if min(width, height) < config.min_side:
+        raise UnusableImage("too small", f"{width}×{height}; the shorter side must be at least {config.min_side}")
+    image.verify()  # a PNG's checksums; a verified image has to be reopened
     image = _open(file)
     notes = _remarks(image)
     image.load()
-    image = ImageOps.exif_transpose(image)
-    rgb, more = _to_rgb(image)
+    rgb, more = _to_rgb(ImageOps.exif_transpose(image))
     square = to_square(rgb, config.square, config.image_size)
     return Picture(np.asarray(square), rgb.width, rgb.height, (*notes, *more))
 
@@ -131,29 +131,21 @@ def _unidentified(head: bytes) -> UnusableImage:
         return UnusableImage("unreadable", "the header is damaged")
     if head[4:8] == b"ftyp":
         return UnusableImage("unsupported format", "HEIF, AVIF or a video")
-    for start, name in _FOREIGN.items():
-        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
-            return UnusableImage("unsupported format", f"{name}; read are {', '.join(FORMATS)}")
+    for name, starts in _FOREIGN.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(starts):
+            return UnusableImage("unsupported format", f"{name}; supported: {', '.join(FORMATS)}")
     return UnusableImage("not an image", f"none of {', '.join(FORMATS)}")
 
 
-def _check_size(image: Image.Image, config: DataConfig) -> None:
-    width, height = image.size
-    if width * height > config.max_pixels:
-        raise UnusableImage("too large", f"{width}×{height} is more than {config.max_pixels} pixels")
-    if min(width, height) < config.min_side:
-        raise UnusableImage("too small", f"{width}×{height}; the shorter side must be at least {config.min_side}")
-
-
 def _remarks(image: Image.Image) -> list[str]:
-    """What the header says about conversions; asked before loading (as EXIF may), which forgets the sample size."""
-    said = {
+    """Conversions that the header announces; to be called before loading, which forgets the sample size."""
+    announced = {
         "16-bit rescaled": any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())),
         "first frame": getattr(image, "is_animated", False),
         "turned by EXIF": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
         "ICC profile ignored": "icc_profile" in image.info,
     }
-    return [note for note, true in said.items() if true]
+    return [note for note, true in announced.items() if true]
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -180,7 +172,7 @@ def _over_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _to_bytes(values: np.ndarray, largest: float) -> UInt8[np.ndarray, "height width"]:
-    """Map [0, `largest`] to [0, 255]; values that leave that range are stretched from their own extremes."""
+    """Map [0, `largest`] to [0, 255], or the values' own range if it exceeds that."""
     values = np.nan_to_num(values.astype(np.float32), posinf=largest, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= largest:

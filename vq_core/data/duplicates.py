@@ -1,10 +1,10 @@
 """Near-duplicates: re-encoded, resized, slightly brightened or cropped copies of a picture.
 
-A perceptual hash proposes pairs; the pixels decide. The hash alone will not do: flat portraits in the same pose share
-it and still are different people, often by a mouth or an eyebrow only. Hence no mean over the picture either, which a
-small feature hardly moves, but a nearly-worst pixel: two pictures are the same if all but one in two hundred pixels of
-a thumbnail lie within the other's range of colours in the 3×3 pixels around (which forgives the shift of a crop), give
-or take `TOLERANCE` (which forgives compression and brightness).
+A perceptual hash proposes pairs; the pixels decide. The hash alone is not enough: flat portraits in the same pose share
+it and may still be different people, often told apart only by a mouth or an eyebrow. Such a small feature hardly
+changes the mean over the picture, so a high quantile is taken instead: two pictures are the same if all but one in two
+hundred pixels of a thumbnail lie within the colour range of the 3×3 pixels around the same place in the other (which
+forgives the shift of a crop), give or take `TOLERANCE` (which forgives compression and brightness).
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from PIL import Image
 THUMBNAIL = 64
 TOLERANCE = 25.0  # of 255
 _QUANTILE = 0.995
-_BLOCK = 4_000_000  # hash pairs that are compared at once: 32 MB
-_PAIRS = 128  # thumbnails that are compared at once
+_BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
+_PAIRS = 128  # pairs of thumbnails compared at once
 
 
 def perceptual_hash(pixels: UInt8[np.ndarray, "size size 3"]) -> np.uint64:
@@ -33,22 +33,22 @@ def first_of_group(
     max_bits: int,
     early: Bool[np.ndarray, " n"],
 ) -> Int[np.ndarray, " n"]:
-    """For each image the first one of its group of near-duplicates; itself where it has none before it.
+    """For each image, the index of the first one in its group of near-duplicates (possibly its own).
 
-    Groups are connected: if b resembles a and c resembles b, all three are one group. Only the images of proposed
-    pairs are read, so that `images` may lie on disk.
+    Resemblance is transitive: if b resembles a and c resembles b, all three form one group. Only the images of proposed
+    pairs are read, so `images` may be a memory map.
 
     Args:
         hashes: from `perceptual_hash`.
-        images: the pictures, in the order that says which is first.
-        max_bits: pairs whose hashes differ in at most so many bits are compared by their pixels.
+        images: the pictures, in the order that decides which is first.
+        max_bits: pairs whose hashes differ in at most this many bits are compared by their pixels.
         early: images that come before all others, whatever their place.
     """
     first = np.arange(len(hashes))
     for pairs in hash_pairs(hashes, max_bits):
         for start in range(0, len(pairs), _PAIRS):
             some = pairs[start : start + _PAIRS]
-            some = some[first[some[:, 0]] != first[some[:, 1]]]  # a film's frames: all pairs would take hours
+            some = some[first[some[:, 0]] != first[some[:, 1]]]  # comparing all pairs of a film's frames takes hours
             for i, j in some[_same_pixels(images, some)].tolist():
                 low, high = sorted((first[i], first[j]), key=lambda n: (not early[n], n))
                 first[first == high] = low
@@ -56,7 +56,7 @@ def first_of_group(
 
 
 def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[np.ndarray, "pairs 2"]]:
-    """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted, in portions."""
+    """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted, in chunks."""
     step = max(1, _BLOCK // max(1, len(hashes)))
     for start in range(0, len(hashes), step):
         differ = np.bitwise_count(hashes[start : start + step, None] ^ hashes[None, start:])
@@ -68,7 +68,7 @@ def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[
 def pixel_difference(
     a: UInt8[np.ndarray, "n side side 3"], b: UInt8[np.ndarray, "n side side 3"]
 ) -> Float[np.ndarray, " n"]:
-    """How far the worst pixels but one in two hundred leave the other picture's local range, in [0, 255]."""
+    """The 99.5 % quantile of how far pixels lie outside the other picture's local range, in [0, 255]."""
     beyond = np.maximum(_beyond(a, b), _beyond(b, a))
     red, green, blue = np.moveaxis(beyond, -1, 0)
     means = (red + green + blue).reshape(len(a), -1) / 3
@@ -83,7 +83,7 @@ def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _around(extreme: np.ufunc, images: np.ndarray) -> np.ndarray:
-    """The extreme of the 3×3 pixels around each; scipy's filters take several times as long on bytes."""
+    """The extreme of the 3×3 pixels around each pixel; scipy's filters take several times as long on bytes."""
     rows = images.copy()
     extreme(rows[:, 1:], images[:, :-1], out=rows[:, 1:])
     extreme(rows[:, :-1], images[:, 1:], out=rows[:, :-1])

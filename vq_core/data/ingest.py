@@ -1,9 +1,9 @@
-"""A folder of raw image files to one packed array, with a manifest that says what became of each file.
+"""Packing a folder of image files into one array, with a manifest that says what became of each file.
 
 `ingest` never changes the raw folder. It writes `images.npy` (all kept pictures, memory-mapped when used),
-`manifest.csv` (one line per file) and `meta.json`, which is written last: without it the others do not count.
-Running it again takes over the unchanged pictures, reads what is new, changed or was set aside before, and the result
-is that of a run from scratch, but that of near-duplicates the one stays that was there.
+`manifest.csv` (one line per file) and finally `meta.json`, without which the other two do not count. When repeated, it
+reuses unchanged pictures and reads only files that are new, changed or previously set aside. The result is the same as
+from scratch, except that among near-duplicates the one kept before stays.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +28,9 @@ from vq_core.data.packed import Entry, PackedImages, load_packed, read_packed, w
 from vq_core.errors import DataError, UnusableImage
 from vq_core.settings import DataConfig
 
-SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes that lie beside images
+SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes kept beside images
 _PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")
-_CHUNK = 256  # pictures in flight: one slow file must not let all later ones pile up in memory
+_CHUNK = 256  # pictures in flight: later ones must not pile up in memory behind one slow file
 
 
 class _File(NamedTuple):
@@ -39,7 +40,7 @@ class _File(NamedTuple):
 
 
 class _Looked(NamedTuple):
-    """A file after a first look: a picture and its hash, or an entry that is set aside already."""
+    """A file that has been read: a picture and its hash, or only an entry that is already set aside."""
 
     entry: Entry
     pixels: np.ndarray | None = None
@@ -47,32 +48,33 @@ class _Looked(NamedTuple):
 
 
 def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool = True) -> PackedImages:
-    """Clean, split and pack the images of a folder, however nested.
+    """Clean, split and pack the images of a folder and its subfolders.
 
-    Files are taken in the order of their names. Hidden files and `SIDE_FILES` are ignored, links to folders are not
-    followed. Of equal or nearly equal pictures the first is kept, and before all others one that an earlier run has
-    kept. The split is a hash of `seed` and content. So adding files never moves a picture, nor one that looks like it,
-    to the other side (unless one side were empty otherwise), and renaming files changes no row of the packed array.
+    Files are taken in order of name. Hidden files and `SIDE_FILES` are ignored, and links to folders are not followed.
+    Of equal or nearly equal pictures, one that was kept before takes precedence; otherwise the first is kept. The split
+    is a hash of `seed` and content. So adding files never moves a picture, or one that looks like it, to the other side
+    (unless a side would otherwise be empty), and renaming files changes no row of the packed array.
 
     Args:
-        raw: the folder of image files; never changed.
-        out: where the packed images go; a former result there is brought up to date.
-        config: size, cleaning rules and the share of the validation split.
-        seed: of the split.
-        progress: show a bar.
+        raw: the folder of image files.
+        out: where the packed images go; an earlier result there is brought up to date.
+        config: size, cleaning rules and validation fraction.
 
     Raises:
-        DataError: the folder is missing or empty, or fewer than two images of it can be used.
+        DataError: the folder is missing or empty, or contains fewer than two usable images.
     """
     raw, out = Path(raw), Path(out)
     listing = _list_files(raw)
     settings = packing_settings(config, seed)
-    old, old_settings = _previous(out)
+    old: PackedImages | None = None
+    old_settings: dict[str, Any] = {}
+    with suppress(DataError):
+        old, old_settings = read_packed(out)
     if old and old_settings == settings and [_stamp(entry) for entry in old.entries] == listing:
         return old
     reusable = old if all(old_settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
     partial = out / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     partial.mkdir(parents=True)
     try:
         entries, hashes = _stage(raw, listing, reusable, config, partial / "staged", progress)
@@ -90,17 +92,10 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     return load_packed(out)
 
 
-def _previous(out: Path) -> tuple[PackedImages | None, dict[str, Any]]:
-    try:
-        return read_packed(out)
-    except DataError:
-        return None, {}
-
-
 def raw_files(raw: Path) -> Iterator[Path]:
-    """All that somebody may have meant as a picture: no hidden files, `SIDE_FILES` or what is in hidden folders.
+    """All paths that may be meant as pictures: no hidden files or folders, no `SIDE_FILES`.
 
-    Links to folders are among them, and folders that cannot be read, for `ingest` to say that it left them out.
+    Links to folders and unreadable folders are included, so that `ingest` can report that it left them out.
     """
     closed: list[OSError] = []
     for folder, folders, files in os.walk(raw, onerror=closed.append):
@@ -113,10 +108,10 @@ def raw_files(raw: Path) -> Iterator[Path]:
 
 def _list_files(raw: Path) -> list[_File]:
     if not raw.is_dir():
-        raise DataError(f"{raw}: there is no such folder")
+        raise DataError(f"{raw}: no such folder")
     found = sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in raw_files(raw))
     if not found:
-        raise DataError(f"{raw}: holds no image files")
+        raise DataError(f"{raw}: contains no image files")
     return found
 
 
@@ -134,7 +129,7 @@ def _stamp(entry: Entry) -> _File:
 
 
 def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
-    """The settings that a packed set depends on; another value of any makes another set."""
+    """The settings that determine a packed set."""
     names = (*_PIXEL_SETTINGS, "near_duplicate_bits", "val_share")
     return {name: getattr(config, name) for name in names} | {"seed": seed}
 
@@ -142,7 +137,7 @@ def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
 def _stage(
     raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
 ) -> tuple[list[Entry], np.ndarray]:
-    """Write the pixels of all different pictures one after the other; entries of all files, hashes of the pictures."""
+    """Write the pixels of all distinct pictures one after the other; returns all files' entries and the hashes."""
     known = {_stamp(entry): entry for entry in old.kept} if old else {}
 
     def look(item: _File) -> _Looked:
@@ -155,7 +150,7 @@ def _stage(
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
     first, entries, hashes = dict[str, str](), [], []
     with warnings.catch_warnings(), bar, staged.open("wb") as file, workers:
-        warnings.filterwarnings("ignore", module="PIL")  # about files that are then refused or read by a stated rule
+        warnings.filterwarnings("ignore", module="PIL")  # about files that are then refused or converted by rule
         for start in range(0, len(listing), _CHUNK):
             for entry, pixels, hashed in workers.map(look, listing[start : start + _CHUNK]):
                 equal = first.setdefault(entry.sha256, entry.file) if entry.sha256 else entry.file
@@ -173,19 +168,11 @@ def _look(item: _File, load: Callable[[], Picture]) -> _Looked:
     try:
         picture = load()
     except UnusableImage as error:
-        return _Looked(
-            Entry(item.file, "set aside", error.reason, error.detail, size=item.size, mtime_ns=item.mtime_ns)
-        )
+        return _Looked(Entry(**item._asdict(), status="set aside", reason=error.reason, detail=error.detail))
     pixels = np.ascontiguousarray(picture.pixels)
+    digest, notes = hashlib.sha256(pixels.data).hexdigest(), "; ".join(picture.notes)
     entry = Entry(
-        file=item.file,
-        status="kept",
-        sha256=hashlib.sha256(pixels.data).hexdigest(),
-        width=picture.width,
-        height=picture.height,
-        notes="; ".join(picture.notes),
-        size=item.size,
-        mtime_ns=item.mtime_ns,
+        **item._asdict(), status="kept", sha256=digest, width=picture.width, height=picture.height, notes=notes
     )
     return _Looked(entry, pixels, perceptual_hash(pixels))
 
@@ -193,7 +180,7 @@ def _look(item: _File, load: Callable[[], Picture]) -> _Looked:
 def _set_near_duplicates_aside(
     entries: list[Entry], hashes: np.ndarray, staged: np.ndarray, bits: int, before: set[str]
 ) -> tuple[list[Entry], np.ndarray]:
-    """The entries judged anew, and which of the staged pictures are kept: first those that were kept before."""
+    """The updated entries, and which staged pictures are kept; those kept `before` take precedence."""
     usable = [i for i, entry in enumerate(entries) if entry.status == "kept"]
     firsts = first_of_group(hashes, staged, bits, np.array([entries[i].sha256 in before for i in usable]))
     judged = list(entries)
@@ -205,11 +192,12 @@ def _set_near_duplicates_aside(
 
 
 def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list[Entry]:
-    """Give the kept entries rows and a split that depend on content (and the seed) alone, not on names."""
+    """Give the kept entries rows and a split that depend only on content (and the seed), not on names."""
     kept = [i for i, entry in enumerate(entries) if entry.status == "kept"]
     if len(kept) < 2:
-        raise DataError(f"{raw}: only one image is left, two are needed ({_summary(entries) or 'no other files'})")
-    draw = np.array([_draw(entries[i].sha256, seed) for i in kept])
+        raise DataError(f"{raw}: only one image is left; two are needed ({_summary(entries) or 'no other files'})")
+    digests = [hashlib.sha256(f"{seed} {entries[i].sha256}".encode()).digest() for i in kept]
+    draw = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     val = draw < val_share
     if not val.any():
         val[draw.argmin()] = True
@@ -219,10 +207,6 @@ def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list
     for row, i in enumerate(sorted(kept, key=lambda i: entries[i].sha256)):
         done[i] = replace(entries[i], row=row, split="val" if held_out[i] else "train")
     return done
-
-
-def _draw(sha256: str, seed: int) -> float:
-    return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:8], "big") / 2**64
 
 
 def _summary(entries: list[Entry]) -> str:

@@ -1,4 +1,4 @@
-"""What codes mean: where they occur, which patches they stand for, what can be read off them, what is near to what."""
+"""What codes mean: where they occur, which patches they stand for, and which attributes can be read off them."""
 
 from dataclasses import dataclass
 
@@ -24,29 +24,28 @@ from vq_core.models.quantizer_ema import nearest_codes, perplexity
 
 @dataclass(frozen=True)
 class CodebookFit:
-    """How a codebook suits given latents."""
+    """How well a codebook fits given latents."""
 
     error: float  # mean squared distance to the nearest code, summed over dimensions
     perplexity: float
-    used: float  # share of codes that at least one latent chose
+    used: float  # fraction of codes that at least one latent chose
     counts: np.ndarray  # [K]
 
 
 def codebook_fit(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> CodebookFit:
-    """Quantise latents with a codebook and say how well it does."""
+    """Quantise latents with a codebook and measure how well it fits them."""
     counts = usage(nearest_codes(vectors, codebook), len(codebook))
-    return CodebookFit(
-        inertia(vectors, codebook), float(perplexity(counts)), float((counts > 0).float().mean()), counts.numpy()
-    )
+    used = float((counts > 0).float().mean())
+    return CodebookFit(inertia(vectors, codebook), float(perplexity(counts)), used, counts.numpy())
 
 
 CodeGrids = Integer[np.ndarray, "n h w"]
 
 
 def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """Image patches that map to a code, with one grid cell around each; at most one per image.
+    """Up to `count` image patches that map to a code, with one grid cell around each; at most one per image.
 
-    Of fewer than `count` occurrences all are given. What lies beyond an image's rim repeats its last pixels.
+    Beyond the image's edge its last pixels are repeated.
     """
     cell = packed.images.shape[1] // codes.shape[1]
     images, rows, columns = np.nonzero(codes == code)
@@ -61,11 +60,11 @@ def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) 
 
 @torch.no_grad()
 def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
-    """What each code decodes to, with one cell around it: of its places in some decoded images the most typical one.
+    """What each code decodes to, with one cell around it: the most typical of its occurrences in decoded images.
 
-    The decoder never sees a code alone, so the mean over (at most 500 of) the places where it stands is taken, and of
-    the places that which is nearest to it. The images are the first ones, and one of each code that is not among their
-    codes. A code that no image has is shown as a whole field of it would be.
+    The decoder never sees a code alone, so the occurrence shown is the one nearest to the mean over (at most 500 of)
+    all occurrences. They are taken from the first `images` grids, plus one grid for each code that these lack. A code
+    that no grid contains is shown as the decoding of a grid filled with it.
     """
     known, first = np.unique(codes, return_index=True)
     rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)
@@ -87,7 +86,7 @@ def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np
 
 
 def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int) -> UInt8[np.ndarray, "k 3"]:
-    """The mean colour of the image cells that map to each code, over 500 images; grey for codes not among them."""
+    """The mean colour of the image cells that map to each code, over 500 images; grey for codes not in them."""
     cells = cell_means(packed.images[:500], codes.shape[1]).reshape(-1, 3)
     flat = codes[:500].ravel()
     counts = np.bincount(flat, minlength=num_codes)
@@ -96,7 +95,7 @@ def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int) -> UInt
 
 
 def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h w"]:
-    """Perplexity of the codes at each position of the grid: 1 where all avatars have the same code."""
+    """Perplexity of the codes at each position of the grid; 1 where all avatars have the same code."""
     flat = codes.reshape(len(codes), -1)
     counts = [torch.from_numpy(np.bincount(column, minlength=num_codes).astype(float)) for column in flat.T]
     return np.array([float(perplexity(n)) for n in counts]).reshape(codes.shape[1:])
@@ -108,22 +107,20 @@ class Probe:
 
     attribute: str
     accuracy: float
-    majority: float  # what always saying the most frequent value reaches
+    majority: float  # accuracy of always predicting the most frequent value
 
 
 def linear_probes(
     features: Float[np.ndarray, "n d"], attributes: dict[str, list[str]], packed: PackedImages
 ) -> list[Probe]:
-    """Fit a logistic regression per attribute on training avatars and score it on validation avatars.
+    """Fit a logistic regression per attribute on training avatars and score it on validation avatars, best first.
 
-    Features (the code vectors of all positions, flattened) are first reduced to 128 components by PCA. Best first.
-    Avatars whose attribute is unknown ("") are left out, and attributes with fewer than two known values.
+    Features (the code vectors of all positions, flattened) are first reduced to 128 components by PCA. Avatars whose
+    attribute is unknown ("") are left out, and so are attributes with fewer than two known values.
     """
     train, val = packed.train_rows, packed.val_rows
-    reduce = make_pipeline(
-        PCA(min(128, len(train) - 1, features.shape[1]), random_state=0, svd_solver="randomized"),
-        StandardScaler(),
-    )
+    components = min(128, len(train) - 1, features.shape[1])
+    reduce = make_pipeline(PCA(components, random_state=0, svd_solver="randomized"), StandardScaler())
     x_train, x_val = reduce.fit_transform(features[train]), reduce.transform(features[val])
     probes = []
     for name, values in attributes.items():

@@ -1,4 +1,4 @@
-"""Count models of code sequences: what a prior has to beat."""
+"""Count models of code sequences: the baselines that a prior has to beat."""
 
 from collections import Counter
 
@@ -10,15 +10,15 @@ Grids = Integer[np.ndarray, "_ h w"]
 
 
 def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
-    """Bits per token of held-out codes under the frequencies of the training codes (with half a count added)."""
+    """Bits per token of held-out codes under the frequencies of the training codes (plus half a count each)."""
     return float(-np.log2(_frequencies(train, num_codes)[held_out]).mean())
 
 
 def bigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
-    """Bits per token of held-out codes given the code before, in raster order.
+    """Bits per token of held-out codes given the previous code in raster order.
 
-    p(b | a) = (n(a, b) + α·p(b)) / (n(a) + α): pairs backed off to the unigram; α is the best on half of the held-out
-    sequences, and the figure is the other half's. The first code of a grid is the unigram's.
+    p(b | a) = (n(a, b) + α·p(b)) / (n(a) + α): pairs backed off to the unigram. α is tuned on half of the held-out
+    sequences, and the result measured on the other half. The unigram predicts the first code of a grid.
     """
     unigram = _frequencies(train, num_codes)
     pairs = np.zeros((num_codes, num_codes))
@@ -38,9 +38,9 @@ def bigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
 def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
     """Bits per token of held-out codes given the codes on the left and above.
 
-    The mixture w₀·p(c) + w₁·p(c | l) + w₂·p(c | a) + w₃·p(c | l, a) of relative frequencies; its weights (one set for
-    contexts (l, a) that were seen in training, one for others) are the likeliest for half of the held-out grids, and
-    the figure is the other half's. Left of the first column and above the first row stands a code of its own.
+    A mixture w₀·p(c) + w₁·p(c | l) + w₂·p(c | a) + w₃·p(c | l, a) of relative frequencies. Its weights (one set for
+    contexts (l, a) seen in training, one for others) maximise the likelihood of half of the held-out grids, and the
+    result is measured on the other half. A special code stands left of the first column and above the first row.
     """
     border = num_codes
     unigram = _frequencies(train.reshape(len(train), -1), num_codes)
@@ -64,15 +64,12 @@ def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
 
 
 def _contexts(grids: Grids, border: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, keys and codes of the three contexts that a code has: left, above, both."""
+    """Name, keys and codes for each of a code's three contexts: left, above, both."""
     codes = grids.astype(np.int64)
     left = np.pad(codes, ((0, 0), (0, 0), (1, 0)), constant_values=border)[:, :, :-1].ravel()
     above = np.pad(codes, ((0, 0), (1, 0), (0, 0)), constant_values=border)[:, :-1].ravel()
-    return [
-        ("left", left, codes.ravel()),
-        ("above", above, codes.ravel()),
-        ("both", left * (border + 1) + above, codes.ravel()),
-    ]
+    keys = {"left": left, "above": above, "both": left * (border + 1) + above}
+    return [(name, key, codes.ravel()) for name, key in keys.items()]
 
 
 def _counts(keys: np.ndarray, codes: np.ndarray) -> tuple[Counter[tuple[int, int]], Counter[int]]:
@@ -80,12 +77,12 @@ def _counts(keys: np.ndarray, codes: np.ndarray) -> tuple[Counter[tuple[int, int
 
 
 def _mixture(p: np.ndarray) -> np.ndarray:
-    """Weights [m] of the likeliest mixture of m models, from their probabilities of what was seen [m, N]."""
+    """Maximum-likelihood weights [m] of a mixture of m models, by EM, from each model's probabilities [m, N]."""
     weights = np.full(len(p), 1 / len(p))
     for _ in range(100 if p.size else 0):
-        shares = weights[:, None] * p
-        weights = (shares / shares.sum(axis=0)).mean(axis=1)
-    weights[0] = max(weights[0], 1e-6)  # only the unigram gives every code a chance
+        joint = weights[:, None] * p
+        weights = (joint / joint.sum(axis=0)).mean(axis=1)
+    weights[0] = max(weights[0], 1e-6)  # only the unigram gives every code a probability above 0
     return weights / weights.sum()
 
 

@@ -1,7 +1,7 @@
 """Distances between two sets of images: Fréchet and kernel distance in the features of a pretrained network.
 
-In Inception's features they are FID and KID. In SqueezeNet's, a small download, they are the same figures on another
-scale and are never called so.
+In Inception's features they are FID and KID. In those of SqueezeNet, a small download, they have another scale and are
+never given these names.
 """
 
 import warnings
@@ -19,25 +19,24 @@ from vq_core.models.perceptual import PerceptualLoss, needing_weights
 
 Images = Float[Tensor, "_ 3 h w"]
 Features = Float[Tensor, "_ d"]
-FEW = 513  # images in each set: with fewer than SqueezeNet's 512 features their covariances are singular
-FEWEST = 4  # for the kernel distance: of fewer, half a set is a single image
-FID_WANTS = 2048  # Inception's features: with fewer images FID is biased upwards, by much
+FEW = 513  # images per set: with fewer, the covariances of SqueezeNet's 512 features are singular
+FEWEST = 4  # images per set for the kernel distance: with fewer, half a set is a single image
+FID_WANTS = 2048  # the number of Inception's features: with fewer images FID is strongly biased upwards
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 class PretrainedFeatures(nn.Module):
-    """A network whose features are compared: images [b, 3, h, w] in [−1, 1] → [b, d]."""
+    """A network whose features are compared: images [b, 3, h, w] in [−1, 1] → [b, d].
 
-    frechet: str  # what the two distances are called in its features
+    Constructing one raises `MissingWeights` if its weights are not on disk and cannot be downloaded.
+    """
+
+    frechet: str  # names of the two distances in its features
     kernel: str
 
 
 class SqueezeFeatures(PretrainedFeatures):
-    """SqueezeNet's last features, averaged over the image: [b, 512] of images in [−1, 1].
-
-    Raises:
-        MissingWeights: the network is not on the disk and cannot be downloaded.
-    """
+    """SqueezeNet's last features, averaged over the image: [b, 512]."""
 
     frechet, kernel = "frechet", "kernel"
 
@@ -50,18 +49,13 @@ class SqueezeFeatures(PretrainedFeatures):
 
 
 class InceptionFeatures(PretrainedFeatures):
-    """The pooled features of FID's InceptionV3 (Heusel et al., arXiv:1706.08500): [b, 2048] of images in [−1, 1].
-
-    Raises:
-        MissingWeights: the network is not on the disk and cannot be downloaded.
-    """
+    """The pooled features of FID's InceptionV3 (Heusel et al., arXiv:1706.08500): [b, 2048]."""
 
     frechet, kernel = "fid", "kid"
 
     def __init__(self) -> None:
         super().__init__()
-        otherwise = ", or measure in SqueezeNet's features (evaluate --frechet)"
-        with needing_weights("FID", _INCEPTION_FILE, otherwise):
+        with needing_weights("FID", _INCEPTION_FILE, "use SqueezeNet's features (evaluate --frechet)"):
             self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"])
 
     def forward(self, x: Images) -> Features:
@@ -76,7 +70,7 @@ def features_of(images: Iterable[Images], net: nn.Module, device: torch.device |
 
 
 class _AsGiven(nn.Module):
-    """In the place of a network: what torchmetrics is given are features."""
+    """Takes the place of a network, as torchmetrics is given features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -87,13 +81,10 @@ class _AsGiven(nn.Module):
 
 
 def frechet_distance(real: Features, other: Features) -> float:
-    """Fréchet distance of two sets of features (arXiv:1706.08500, equation 6); 0 is alike.
+    """Fréchet distance of two sets of features (arXiv:1706.08500, equation 6); 0 for equal statistics.
 
-    It depends on how many there are: compare only figures of equal numbers, and with the floor, which is that of two
-    halves of the real images.
-
-    Raises:
-        ArgumentError: fewer than 513 in a set.
+    It depends on the number of images: compare it only between sets of equal size, and with the floor, the distance
+    between two halves of the real images. Raises `ArgumentError` for fewer than 513 images in a set.
     """
     if min(len(real), len(other)) < FEW:
         raise ArgumentError(
@@ -103,25 +94,23 @@ def frechet_distance(real: Features, other: Features) -> float:
     metric.update(real, real=True)
     metric.update(other, real=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rounding leaves imaginary parts of 1e-20 in the matrix root
+        warnings.simplefilter("ignore")  # about imaginary parts of 1e-20 that rounding leaves in the matrix root
         return float(metric.compute())
 
 
 def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[float, float]:
     """Squared maximum mean discrepancy of two sets of features under the kernel (x·y/d + 1)³, and its spread.
 
-    Bińkowski et al., arXiv:1801.01401, section 4. Unbiased: for equal distributions the mean is 0 whatever the number.
-    Mean and standard deviation over 100 pairs of subsets, each half of the smaller set (at most 1,000), by the seed.
-
-    Raises:
-        ArgumentError: fewer than 4 in a set.
+    Bińkowski et al., arXiv:1801.01401, section 4. Unbiased: for equal distributions its mean is 0 at any size. Mean and
+    standard deviation over 100 pairs of random subsets, each half as large as the smaller set (at most 1,000). Raises
+    `ArgumentError` for fewer than 4 images in a set.
     """
     if min(len(real), len(other)) < FEWEST:
         raise ArgumentError(
             f"the kernel distance needs at least {FEWEST} images in each set, got {len(real)}, {len(other)}"
         )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # that it keeps all features: they are few
+        warnings.simplefilter("ignore")  # about keeping all features, which are few
         torch.manual_seed(seed)
         size = min(1000, min(len(real), len(other)) // 2)
         metric = KernelInceptionDistance(feature=_AsGiven(real.shape[1]), subset_size=size)

@@ -1,4 +1,4 @@
-"""Is it new? How near generated images come to training images, against how near unseen real ones do."""
+"""Novelty: how near generated images are to training images, compared with unseen real ones."""
 
 from dataclasses import dataclass
 
@@ -13,22 +13,21 @@ Pictures = UInt8[np.ndarray, "_ h w 3"]
 
 @dataclass(frozen=True)
 class Novelty:
-    """Distances to the nearest training image, of samples and of held-out images, and what they say."""
+    """Distances to the nearest training image, for samples and for held-out images."""
 
     samples: Float[np.ndarray, "b"]
     held_out: Float[np.ndarray, "h"]
-    rows: Int[np.ndarray, "b"]  # of the training image nearest to each sample, in the packed images
+    rows: Int[np.ndarray, "b"]  # in the packed images, of the training image nearest to each sample
 
     @property
     def nearer(self) -> float:
-        """Probability that a sample is nearer to a training image than a held-out image is: 0.5 for real images."""
-        return float(
-            (self.samples[:, None] < self.held_out).mean() + (self.samples[:, None] == self.held_out).mean() / 2
-        )
+        """Probability that a sample is nearer to a training image than a held-out image is; 0.5 for real images."""
+        samples = self.samples[:, None]
+        return float((samples < self.held_out).mean() + (samples == self.held_out).mean() / 2)
 
     @property
     def copies(self) -> float:
-        """Share of samples nearer to a training image than 99 % of held-out images are: 0.01 for real images."""
+        """Fraction of samples nearer to a training image than 99 % of held-out images are; 0.01 for real images."""
         return float((self.samples < np.quantile(self.held_out, 0.01)).mean())
 
 
@@ -37,9 +36,9 @@ def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) ->
 
     Args:
         samples: decoded from a prior's codes.
-        packed: the training images.
-        reconstructed: held-out images through the same decoder; in place of the images themselves, which are sharper
-            than any sample and lie further away for that reason alone.
+        packed: contains the training images.
+        reconstructed: held-out images passed through the same decoder; the images themselves are sharper than any
+            sample and therefore further away.
     """
     distance, rows = nearest_training(np.concatenate([samples, reconstructed]), packed)
     count = len(samples)
@@ -47,10 +46,10 @@ def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) ->
 
 
 def nearest_training(images: Pictures, packed: PackedImages) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:
-    """Distance to the nearest training image, as it is or mirrored, and its row.
+    """Distance of each image to the nearest training image, mirrored or not, and the latter's row.
 
-    The distance is the root mean squared difference of thumbnails (0 to 255) of 32×32, or a little more where the side
-    is no multiple of that.
+    The distance is the root mean squared difference (0 to 255) of thumbnails of 32×32, or slightly more if the side is
+    not a multiple of 32.
     """
     known = _thumbnails(packed.images[packed.train_rows])
     both = np.concatenate([known, known[:, :, ::-1]]).reshape(2 * len(known), -1)
@@ -65,6 +64,6 @@ def _thumbnails(images: Pictures) -> Float[np.ndarray, "b side side 3"]:
 
 
 def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
-    """Mean colours of a grid of `side` × `side` cells; pixels beyond the last whole cell are left out."""
+    """Mean colours in a grid of `side` × `side` cells; pixels beyond the last whole cell are ignored."""
     n, cell = len(images), images.shape[1] // side
     return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))

@@ -13,14 +13,7 @@ from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ArgumentError
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
-from vq_core.evaluation.distances import (
-    FEW,
-    FEWEST,
-    PretrainedFeatures,
-    features_of,
-    frechet_distance,
-    kernel_distance,
-)
+from vq_core.evaluation.distances import FEW, FEWEST, PretrainedFeatures, features_of, frechet_distance, kernel_distance
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.perceptual import PerceptualLoss
@@ -31,7 +24,7 @@ from vq_core.runs.loading import load_vqvae
 
 
 def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
-    """Metrics of an autoencoder's run on all validation images; computed once, then kept in its `result.json`."""
+    """Metrics of an autoencoder run on all validation images; computed once and stored in its `result.json`."""
     if "psnr" not in run.result():
         run.update_result(reconstruction_metrics(load_vqvae(run).to(pick_device(config)), load_images(config)))
     return run.result()
@@ -41,10 +34,10 @@ def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
 def reconstruction_metrics(
     model: VQVAE, packed: PackedImages, lpips_net: PerceptualLoss | None = None
 ) -> dict[str, float]:
-    """PSNR, SSIM, L1, sharpness, codes used and perplexity on all validation images; LPIPS where a network is given.
+    """PSNR, SSIM, L1, sharpness, codes used and perplexity on all validation images; LPIPS if a network is given.
 
-    PSNR, SSIM and LPIPS are means over images with their standard errors (`…_se`, where there are two images or more);
-    sharpness is the ratio of gradient energies, all reconstructions over all inputs.
+    PSNR, SSIM and LPIPS are means over images, with standard errors (`…_se`) if there are at least two; sharpness is
+    the total gradient energy of the reconstructions over that of the inputs; `codes_used` is a fraction of all codes.
     """
     device = model.device
     parts: dict[str, list[Tensor]] = {}
@@ -78,7 +71,7 @@ def reconstruction_metrics(
 
 @torch.no_grad()
 def reconstruct_held_out(model: VQVAE, packed: PackedImages, count: int = 2000) -> Float[Tensor, "b 3 h w"]:
-    """Reconstructions of the first held-out images, on the CPU."""
+    """Reconstructions of the first `count` held-out images, on the CPU."""
     rows = packed.val_rows[:count]
     parts = np.array_split(rows, -(-len(rows) // 64))
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
@@ -91,12 +84,12 @@ def distance_metrics(
     seed: int,
     samples: Float[Tensor, "n 3 h w"] | None = None,
 ) -> dict[str, float]:
-    """Fréchet and kernel distances to the first half of the held-out images, with equal numbers each.
+    """Fréchet and kernel distances to the first half of the held-out images, between equal numbers of images.
 
-    `floor` is that of the second half itself, `reconstructions` of the second half through the model, `samples` of as
-    many generated images, where at least so many are given. With Inception's features they are `fid_…` and `kid_…`,
-    with SqueezeNet's `frechet_…` and `kernel_…`; the latter with their spread over subsets (`…_std`). Where a half has
-    fewer than 513 images the Fréchet distances are left out.
+    `floor` is the distance of the second half itself, `reconstructions` that of the second half passed through the
+    model, and `samples` that of as many generated images, if enough are given. With Inception's features the metrics
+    are named `fid_…` and `kid_…`, with SqueezeNet's `frechet_…` and `kernel_…`; kernel distances come with their spread
+    over subsets (`…_std`). If a half has fewer than 513 images, the Fréchet distances are left out.
 
     Raises:
         ArgumentError: fewer than 4 images in a half.
@@ -121,7 +114,7 @@ def distance_metrics(
 
 
 def bits_metrics(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
-    """Bits per held-out token of the count models that the prior is compared with."""
+    """Bits per held-out token for the count models that the prior is compared with."""
     flat = codes.reshape(len(codes), -1).astype(np.int64)
     train, held_out = flat[packed.train_rows], flat[packed.val_rows]
     k = config.model.num_codes

@@ -1,4 +1,4 @@
-"""Editing in code space: from codes [b, h, w] (or images) to new ones; nothing changes its input."""
+"""Editing in code space: from codes [b, h, w] (or images) to new ones; inputs are never modified."""
 
 import math
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ OneGrid = Int64[Tensor, "1 h w"]
 
 
 def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
-    """A rectangle of the code grid: rows and columns from the first up to, not including, the second.
+    """A rectangle of the code grid, from (first, last) rows and columns, `last` excluded.
 
     Raises:
-        ArgumentError: empty, or not inside the grid.
+        ArgumentError: the rectangle is empty or not inside the grid.
     """
     for name, (first, last) in (("rows", rows), ("columns", columns)):
         if not 0 <= first < last <= grid:
@@ -33,7 +33,7 @@ def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
 
 
 def cells_of(pixels: Bool[Tensor, "height width"], grid: int) -> Mask:
-    """The cells of the code grid that hold at least one of some pixels. Raises `ArgumentError` where there are none."""
+    """The cells of the code grid that contain a marked pixel. Raises `ArgumentError` if none is marked."""
     if not bool(pixels.any()):
         raise ArgumentError("the mask is empty: it must mark at least one pixel")
     cell = pixels.shape[0] // grid
@@ -42,19 +42,19 @@ def cells_of(pixels: Bool[Tensor, "height width"], grid: int) -> Mask:
 
 @dataclass(frozen=True)
 class Edit:
-    """A region of an avatar's codes, and what becomes of it: give exactly one of the others.
+    """A region of an avatar's codes and one change to it: give exactly one of the other arguments.
 
     Args:
-        region: cells of the grid [h, w]; all of them where it is not given.
-        copy_from: codes of another avatar [1, h, w], whose region is taken over.
-        code: the region is filled with it.
-        replace: an old code and a new one that takes its place, wherever it occurs; has no region.
-        regenerate: the masked prior draws the region anew, given the rest.
-        vary: a fraction of all codes in (0, 1], scattered, is forgotten and drawn anew by the masked prior: a little
-            changes details, 1 leaves nothing of the avatar; has no region.
+        region: cells of the grid [h, w]; all of them by default.
+        copy_from: codes of another avatar [1, h, w], to copy the region from.
+        code: fill the region with this code.
+        replace: (old code, new code), replaced wherever the old one occurs; takes no region.
+        regenerate: let the masked prior redraw the region, given the rest.
+        vary: let the masked prior redraw this fraction of all codes, in (0, 1], at scattered positions: a little
+            changes details, 1 leaves nothing of the avatar; takes no region.
 
     Raises:
-        ArgumentError: none or several of them, or one outside its range.
+        ArgumentError: none or several of them are given, or one is outside its range.
     """
 
     region: Mask | None = None
@@ -70,7 +70,7 @@ class Edit:
         if len(given) != 1:
             raise ArgumentError(f"an edit is one of {', '.join(ways)}, regenerate; got {', '.join(given) or 'none'}")
         if self.region is not None and given[0] in ("replace", "vary"):
-            raise ArgumentError(f"{given[0]} has no region")
+            raise ArgumentError(f"{given[0]} takes no region")
         if self.vary is not None and not 0 < self.vary <= 1:
             raise ArgumentError(f"vary must be in (0, 1], got {self.vary}")
 
@@ -82,10 +82,10 @@ class Edit:
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         progress: bool = True,
     ) -> Codes:
-        """The edited codes: [1, h, w], or [count, h, w] proposals where the masked prior draws.
+        """The edited codes: [1, h, w], or [count, h, w] proposals if the masked prior draws them.
 
         Raises:
-            ArgumentError: the masked prior is needed and not given.
+            ArgumentError: the masked prior is needed but not given.
         """
         region = torch.ones(codes.shape[1:], dtype=torch.bool) if self.region is None else self.region
         region = region.to(codes.device)
@@ -109,14 +109,12 @@ class Edit:
 def completion(model: VQVAE, x: OneImage, missing: Bool[Tensor, "height width"]) -> tuple[OneGrid, Edit]:
     """Codes of a partial image, and the edit that completes them.
 
-    Args:
-        x: the image, with anything in its missing part.
-        missing: the pixels that are not known. Codes of the cells that hold them are drawn anew, and of those next to
-            them: what the encoder says of a cell depends on its neighbours.
+    What `x` contains in its missing pixels does not matter. The edit redraws the cells that contain missing pixels and
+    their neighbours, as the encoder's output for a cell depends on its surroundings.
     """
     missing = missing.to(x.device)
-    # The hole takes the mean colour of the rest: the encoder sees it from cells away, and by GroupNorm everywhere.
-    mean = x[..., ~missing].mean(-1).nan_to_num()[..., None, None]  # NaN where all is missing
+    # The hole takes the mean colour of the rest: the encoder sees it from cells away and, by GroupNorm, everywhere.
+    mean = x[..., ~missing].mean(-1).nan_to_num()[..., None, None]  # NaN if everything is missing
     codes = model.encode(torch.where(missing, mean, x))
     cells = F.max_pool2d(cells_of(missing, codes.shape[-1])[None].float(), 3, stride=1, padding=1)[0] > 0
     return codes, Edit(region=cells, regenerate=True)
@@ -124,9 +122,9 @@ def completion(model: VQVAE, x: OneImage, missing: Bool[Tensor, "height width"])
 
 @torch.no_grad()
 def decode_edited(model: VQVAE, before: OneGrid, after: Codes) -> Float[Tensor, "b 3 height width"]:
-    """Decode edited codes [b, h, w]; pixels beyond the decoder's reach of every change are those of `before`, exactly.
+    """Decode edited codes [b, h, w]; pixels beyond the decoder's reach of any change are exactly those of `before`.
 
-    GroupNorm's statistics are of the whole image, so that without this an edit would tint all of it by a trace.
+    GroupNorm's statistics cover the whole image, so without this an edit would slightly tint all of it.
     """
     old, new = model.decode(before), model.decode(after)
     changed = (after != before).float().unsqueeze(1)
@@ -140,14 +138,14 @@ def decode_edited(model: VQVAE, before: OneGrid, after: Codes) -> Float[Tensor, 
 
 @torch.no_grad()
 def blend_latents(model: VQVAE, a: OneImage, b: OneImage, steps: int) -> Float[Tensor, "steps 3 height width"]:
-    """From avatar a to b [1, 3, h, w]: z_e blended, quantised anew and decoded; [steps, 3, h, w]."""
+    """From avatar a to b [1, 3, h, w]: z_e interpolated, then quantised and decoded; [steps, 3, h, w]."""
     z_a, z_b = model.latents(a), model.latents(b)
     weights = torch.linspace(0, 1, steps, device=a.device).view(-1, 1, 1, 1)
     return model.decode(model.quantizer(torch.lerp(z_a, z_b, weights)).indices)
 
 
 def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[Tensor, "steps h w"]:
-    """From codes a to b [1, h, w]: ever more positions taken over, in an order drawn by the seed; [steps, h, w]."""
+    """From codes a to b [1, h, w]: more and more positions change over, in an order set by `seed`; [steps, h, w]."""
     count = a[0].numel()
     rank = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).view(a.shape[1:]).to(a.device)
     taken = torch.linspace(0, count, steps).round().long().tolist()
@@ -156,11 +154,11 @@ def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[T
 
 @torch.no_grad()
 def exchange_likely(prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int) -> Int64[Tensor, "steps h w"]:
-    """From codes a to b [1, h, w] like `exchange_codes`, but in the order that the masked prior finds likely.
+    """From codes a to b [1, h, w] like `exchange_codes`, but in the order that the masked prior finds most likely.
 
-    At each step those positions change over where b's code gains most over a's, given the codes that stand elsewhere:
-    log p(b_i | rest) − log p(a_i | rest). The rest is all but the position's group; 16 sets of positions,
-    scattered over the grid, are hidden in turn, so that a step costs one batch of so many grids.
+    At each step those positions change over where b's code gains most over a's, given the current codes elsewhere:
+    log p(b_i | rest) − log p(a_i | rest). The rest is everything outside the position's group: positions are scattered
+    over 16 groups, each hidden in one grid of a batch of 16. Raises `ArgumentError` for a causal prior.
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one")

@@ -1,4 +1,4 @@
-"""New avatars and filled-in regions: codes drawn from the priors, or at random from the codebook."""
+"""New avatars and filled-in regions: codes drawn from the priors or uniformly from the codebook."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vq_core.errors import ArgumentError
 from vq_core.models import CodeTransformer
 
 Codes = Int64[Tensor, "b h w"]
-# How much chance, besides sureness, decides which codes stay in a pass of `fill_codes`: the scale of Gumbel noise that
+# Randomness, besides confidence, in which codes stay in a pass of `fill_codes`: the initial scale of Gumbel noise that
 # shrinks to 0. Without it grids become smooth and alike.
 RISK = 1.0
 
@@ -23,10 +23,10 @@ class Sampling:
 
     Args:
         temperature: below 1 safer and more alike, above 1 wilder; greater than 0.
-        top_k: draw among the k likeliest codes only; in [1, num_codes].
-        top_p: draw among the likeliest codes that together have this probability; in (0, 1].
-        passes: of the masked prior, through the network; more is slower and, up to a point, better.
-        seed: of all random numbers.
+        top_k: draw only from the k likeliest codes; in [1, num_codes].
+        top_p: draw only from the likeliest codes that together have this probability; in (0, 1].
+        passes: number of passes of the masked prior; more is slower and, up to a point, better.
+        seed: determines all random numbers.
 
     Raises:
         ArgumentError: one of them is outside its range.
@@ -49,7 +49,7 @@ class Sampling:
             raise ArgumentError(f"passes must be at least 1, got {self.passes}")
 
     def draw(self, logits: Float[Tensor, "b k"], generator: torch.Generator) -> Int64[Tensor, "b 1"]:
-        """One code for each row of logits."""
+        """Draw one code for each row of logits."""
         probabilities = filtered_probabilities(logits, self.temperature, self.top_k, self.top_p)
         return torch.multinomial(probabilities, 1, generator=generator)
 
@@ -64,15 +64,14 @@ def sample_codes(
     keep: Bool[Tensor, "_ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
-    """Draw grids of codes from the causal prior, one position after the other in raster order, with a key-value cache.
+    """Draw `count` grids of codes from the causal prior, position by position in raster order, with a key-value cache.
 
     Args:
-        count: how many grids.
-        start: given codes, [count, h, w] or [1, h, w]; only with `keep`.
-        keep: where the given codes stay; the others are drawn given all that come before them.
+        start: given codes, [count, h, w] or [1, h, w]; requires `keep`.
+        keep: where the given codes stay; each other code is drawn given all codes before it.
 
     Raises:
-        ArgumentError: an argument outside its range, naming it.
+        ArgumentError: an argument is outside its range; names it.
     """
     if not prior.causal:
         raise ArgumentError("prior must be the causal one; fill_codes draws from the masked one")
@@ -85,7 +84,7 @@ def sample_codes(
     first, fixed = 0, known[0].tolist()
     for position in tqdm(range(prior.length), desc="sampling", unit="code", disable=not progress, leave=False):
         if fixed[position]:
-            continue  # its key and value are computed with the next position that is drawn
+            continue  # its key and value are computed along with the next position drawn
         logits = prior(codes[:, : position + 1], cache, first)[:, -1]
         first = position + 1
         codes[:, position] = sampling.draw(logits.float(), generator).squeeze(1)
@@ -103,18 +102,17 @@ def fill_codes(
     keep: Bool[Tensor, "*_ _ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
-    """Draw the unknown codes of grids from the masked prior, many at once, given the known ones on all sides.
+    """Draw the unknown codes of `count` grids from the masked prior, many at once, given the known ones on all sides.
 
-    In each pass all unknown codes are drawn and the surest of them stay; how many follows a cosine, few at first
+    Each pass draws all unknown codes and keeps those it is most confident of; how many follows a cosine, few at first
     (Chang et al., "MaskGIT", arXiv:2202.04200, section 3.2).
 
     Args:
-        count: how many grids.
-        start: given codes, [count, h, w] or [1, h, w]; only with `keep`.
-        keep: where the given codes stay, [h, w], or [count, h, w] for each grid its own; without it all is drawn.
+        start: given codes, [count, h, w] or [1, h, w]; requires `keep`.
+        keep: where the given codes stay, [h, w], or [count, h, w] for a mask per grid; if omitted, all are drawn.
 
     Raises:
-        ArgumentError: an argument outside its range, naming it.
+        ArgumentError: an argument is outside its range; names it.
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")
@@ -127,7 +125,7 @@ def fill_codes(
         left = (unknown * math.cos(0.5 * math.pi * number / passes)).floor().long() if number < passes else unknown * 0
         open_ = codes == prior.unknown
         if bool((open_.sum(1) <= left).all()):
-            continue  # nothing would stay
+            continue  # this pass would keep nothing
         logits = prior(codes)[open_].float()  # [open, K]
         chosen = sampling.draw(logits, generator)
         drawn = codes.masked_scatter(open_, chosen)
@@ -145,7 +143,7 @@ def fill_codes(
 def filtered_probabilities(
     logits: Float[Tensor, "b k"], temperature: float, top_k: int | None, top_p: float | None
 ) -> Float[Tensor, "b k"]:
-    """Softmax at a temperature, over the codes that top-k and top-p leave."""
+    """Softmax with temperature over the codes that pass top-k and top-p."""
     logits = logits / temperature
     if top_k is not None:
         floor = logits.topk(top_k, dim=-1).values[:, -1:]
@@ -159,14 +157,14 @@ def filtered_probabilities(
 
 
 def random_codes(num_codes: int, count: int, grid: int, seed: int = 0) -> Codes:
-    """Grids of codes drawn independently and evenly: what the decoder makes of no structure at all."""
+    """Grids of codes drawn independently and uniformly, to show what the decoder makes of no structure at all."""
     return torch.randint(num_codes, (count, grid, grid), generator=torch.Generator().manual_seed(seed))
 
 
 def _given(
     prior: CodeTransformer, count: int, sampling: Sampling, start: Tensor | None, keep: Tensor | None
 ) -> tuple[Bool[Tensor, "b n"], Int64[Tensor, "b n"]]:
-    """Which positions are known, and the codes there; both for every grid."""
+    """For every grid, the mask of known positions and the codes there."""
     if count < 1:
         raise ArgumentError(f"count must be at least 1, got {count}")
     if sampling.top_k is not None and sampling.top_k > prior.num_codes:

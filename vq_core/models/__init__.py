@@ -1,4 +1,4 @@
-"""The networks, in plain torch: nothing here knows of Lightning, configuration files or runs."""
+"""The networks, in plain torch: nothing here knows about Lightning, configuration files or runs."""
 
 from vq_core.models.decoder import Decoder
 from vq_core.models.discriminator import PatchDiscriminator

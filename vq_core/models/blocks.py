@@ -1,4 +1,4 @@
-"""The parts that encoder and decoder are built of."""
+"""The building blocks of encoder and decoder."""
 
 from typing import Literal
 
@@ -13,9 +13,9 @@ Upsampling = Literal["nearest", "bilinear"]
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm that returns what it is given: bf16 stays bf16, with statistics in fp32 inside.
+    """GroupNorm that keeps its input's type: bf16 stays bf16, with statistics in fp32 inside.
 
-    Autocast would hand back fp32, which doubles the memory of the activation behind it and the time to move it.
+    Autocast would return fp32, which doubles the memory of the following activation and the time to move it.
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -32,15 +32,15 @@ def make_norm(channels: int, kind: Norm) -> nn.Module:
     return GroupNorm(groups, channels, eps=1e-6)
 
 
-def make_activation(kind: Activation) -> nn.Module:
-    """SiLU or ReLU."""
-    return nn.SiLU() if kind == "silu" else nn.ReLU()
+def norm_and_activation(channels: int, norm: Norm, activation: Activation) -> tuple[nn.Module, nn.Module]:
+    """A norm, and the SiLU or ReLU that follows it."""
+    return make_norm(channels, norm), nn.SiLU() if activation == "silu" else nn.ReLU()
 
 
 class ResBlock(nn.Module):
     """Pre-activation residual block: x + conv(act(norm(conv(act(norm(x)))))).
 
-    The second convolution starts at zero, so that a fresh block is the identity.
+    The second convolution starts at zero, so a new block is the identity.
     """
 
     def __init__(self, channels: int, norm: Norm = "group", activation: Activation = "silu") -> None:
@@ -50,11 +50,9 @@ class ResBlock(nn.Module):
         assert last.bias is not None
         nn.init.zeros_(last.bias)
         self.body = nn.Sequential(
-            make_norm(channels, norm),
-            make_activation(activation),
+            *norm_and_activation(channels, norm, activation),
             nn.Conv2d(channels, channels, 3, padding=1),
-            make_norm(channels, norm),
-            make_activation(activation),
+            *norm_and_activation(channels, norm, activation),
             last,
         )
 
@@ -63,9 +61,9 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """One head of self-attention over all positions of a feature map, added to its input.
+    """Single-head self-attention over all positions of a feature map, added to its input.
 
-    [8, 256, 16, 16] → 256 positions of 256 channels → [8, 256, 16, 16]. Light: use it at 32×32 or below.
+    [8, 256, 16, 16] → 256 positions of 256 channels → [8, 256, 16, 16]. Meant for feature maps of 32×32 or below.
     """
 
     def __init__(self, channels: int, norm: Norm = "group") -> None:
@@ -82,7 +80,7 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size by interpolation, then a 3×3 convolution: no checkerboard of transposed convolutions."""
+    """×2 interpolation, then a 3×3 convolution; avoids the checkerboard patterns of transposed convolutions."""
 
     def __init__(self, channels_in: int, channels_out: int, mode: Upsampling = "nearest") -> None:
         super().__init__()

@@ -4,34 +4,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq_core.models.blocks import (
-    Activation,
-    Norm,
-    ResBlock,
-    SelfAttention,
-    Upsample,
-    Upsampling,
-    make_activation,
-    make_norm,
-)
+from vq_core.models.blocks import Activation, Norm, ResBlock, SelfAttention, Upsample, Upsampling, norm_and_activation
 
 
 class Decoder(nn.Module):
-    """Near mirror of the encoder: residual blocks, then per stage ×2 upsampling, 3×3 convolution, residual blocks.
+    """Roughly the encoder mirrored: residual blocks, then per stage ×2 upsampling, 3×3 convolution, residual blocks.
 
     z_q [32, 256, 16, 16] with channels (256, 256, 128, 64)
         → [32, 256, 16, 16] → [32, 256, 32, 32] → [32, 256, 64, 64] → [32, 128, 128, 128] → [32, 64, 256, 256]
         → norm, activation, 3×3 convolution, tanh → [32, 3, 256, 256] in (−1, 1).
 
     Args:
-        channels: one entry per stage; each doubles the side.
-        res_blocks: residual blocks per stage.
+        channels: one entry per stage; each stage doubles the side.
+        res_blocks: number per stage.
         latent_channels: channels of the input.
-        attention_levels: levels that end with self-attention; level n is `2**n` times the size of the code grid.
+        attention_levels: levels that end with self-attention; level n has `2**n` times the side of the code grid.
 
     Attributes:
-        reach: how far a code is seen in the image, in cells of the grid, but for what normalisation carries further
-            (GroupNorm's mean and variance are of the whole image).
+        reach: how far a code affects the image, in cells of the grid, not counting normalisation (GroupNorm's mean and
+            variance depend on the whole image).
     """
 
     def __init__(
@@ -54,10 +45,9 @@ class Decoder(nn.Module):
             layers += [ResBlock(width, norm, activation) for _ in range(res_blocks)]
             if level in attention_levels:
                 layers.append(SelfAttention(width, norm))
-        layers += [make_norm(width, norm), make_activation(activation)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers, *norm_and_activation(width, norm, activation))
         self.last = nn.Conv2d(width, 3, 3, padding=1)
-        # Each 3×3 convolution reaches one of its pixels further, which is 1/2^level of a cell; attention everywhere.
+        # Each 3×3 convolution adds one of its pixels, which is 1/2^level of a cell; attention reaches everywhere.
         cells = sum((1 + 2 * res_blocks) / 2**level for level in range(len(channels) + 1)) + 1 / 2 ** len(channels)
         if upsample == "bilinear":
             cells += sum(0.5 / 2**level for level in range(len(channels)))

@@ -8,15 +8,15 @@ from vq_core.models.blocks import make_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """Says of every patch of an image how real it looks (Isola et al., arXiv:1611.07004, section 3.2.2).
+    """Rates how real each patch of an image looks (Isola et al., arXiv:1611.07004, section 3.2.2).
 
     [32, 3, 256, 256] with layers=3 → logits [32, 1, 30, 30]; each sees a patch of 70×70 pixels. Higher is more real.
-    Deviation from the paper: GroupNorm for BatchNorm, so that real and generated batches do not share statistics.
+    Deviation from the paper: GroupNorm instead of BatchNorm, so real and generated batches share no statistics.
 
     Args:
-        channels: of the first layer; they double per layer, up to eight times.
-        layers: stride-2 layers.
-        spectral_norm: bound each convolution's Lipschitz constant (arXiv:1802.05957), in place of GroupNorm.
+        channels: of the first layer; doubled in each further layer, up to eight times as many.
+        layers: number of stride-2 layers.
+        spectral_norm: bound each convolution's Lipschitz constant (arXiv:1802.05957) instead of using GroupNorm.
     """
 
     def __init__(self, channels: int = 64, layers: int = 3, spectral_norm: bool = False) -> None:

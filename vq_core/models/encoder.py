@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq_core.models.blocks import Activation, Norm, ResBlock, SelfAttention, make_activation, make_norm
+from vq_core.models.blocks import Activation, Norm, ResBlock, SelfAttention, norm_and_activation
 
 
 class Encoder(nn.Module):
@@ -14,8 +14,8 @@ class Encoder(nn.Module):
         → norm, activation, 1×1 convolution → z_e [32, latent_channels, 16, 16].
 
     Args:
-        channels: one entry per stage; each halves the side.
-        res_blocks: residual blocks per stage.
+        channels: one entry per stage; each stage halves the side.
+        res_blocks: number per stage.
         latent_channels: channels of the output.
         attention_levels: stages (0 is the first) that end with self-attention.
     """
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
             if level in attention_levels:
                 layers.append(SelfAttention(wider, norm))
             width = wider
-        layers += [make_norm(width, norm), make_activation(activation), nn.Conv2d(width, latent_channels, 1)]
+        layers += [*norm_and_activation(width, norm, activation), nn.Conv2d(width, latent_channels, 1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:

@@ -1,4 +1,4 @@
-"""k-means over latents: the codebook's start, by Lloyd's algorithm from k-means++ seeds."""
+"""k-means over latents, to initialise the codebook: Lloyd's algorithm from k-means++ seeds."""
 
 import math
 
@@ -13,11 +13,11 @@ Vectors = Float[Tensor, "n d"]
 
 
 def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor, "k d"]:
-    """Cluster vectors into k centres.
+    """Cluster vectors into k centres: [65536, 256] → [1024, 256].
 
-    [65536, 256] → [1024, 256]. Seeds are spread out by k-means++ on a sample; a centre that loses all its vectors
-    moves onto one that lies far from its centre. With fewer distinct vectors than k, some centres are doubles that
-    differ by a trace of noise, so that each stays usable.
+    Seeds are spread out by k-means++ on a sample; a centre that loses all its vectors moves onto one that is far from
+    its own centre. With fewer distinct vectors than k, some centres are duplicates that differ by a trace of noise, so
+    each stays usable.
 
     Raises:
         ArgumentError: no vectors, or values that are not finite.
@@ -35,15 +35,15 @@ def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor
 
 
 def inertia(vectors: Vectors, centres: Float[Tensor, "k d"]) -> float:
-    """Mean squared distance of the vectors to their nearest centre, summed over dimensions."""
+    """Mean squared distance from each vector to its nearest centre, summed over dimensions."""
     return float((vectors - centres[nearest_codes(vectors, centres)]).square().sum(dim=1).mean())
 
 
 def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
     """Greedy k-means++ (Arthur and Vassilvitskii 2007) on a sample of 16 vectors per centre.
 
-    A vector far from all seeds so far is likelier to be drawn; of a few drawn, the one that lowers the inertia most
-    becomes the next seed. Distances to all candidates of a round are one matrix product.
+    Vectors far from all seeds so far are more likely to be drawn; of a few drawn, the one that lowers the inertia most
+    becomes the next seed. The distances to all candidates of a round are one matrix product.
     """
     sample = vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[: 16 * k]]
     norms, tries = sample.square().sum(1), 2 + int(math.log(k))
@@ -60,7 +60,7 @@ def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float
         best = int(distances.sum(0).argmin())
         nearest = distances[:, best]
         chosen.append(int(drawn[best]))
-        nearest[chosen[-1]] = 0  # exactly, whatever the rounding
+        nearest[chosen[-1]] = 0  # exactly 0, despite rounding
     return sample[chosen]
 
 

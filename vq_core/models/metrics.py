@@ -1,4 +1,4 @@
-"""Figures of reconstructions and of codes."""
+"""Metrics of reconstructions and of codes."""
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +16,9 @@ def psnr(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
 
 
 def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
-    """Structural similarity of each image in [−1, 1]; 1 is equal (Wang et al. 2004).
+    """Structural similarity of each image in [−1, 1]; 1 means equal (Wang et al. 2004).
 
-    Taken in [0, 1]: its luminance term is made for intensities that are not negative, and changes with a shift.
+    Computed in [0, 1]: its luminance term is defined for non-negative intensities and is not invariant to a shift.
     """
     rec, real = (x_rec.clamp(-1, 1) + 1) / 2, (x + 1) / 2
     values = structural_similarity_index_measure(rec, real, data_range=1.0, reduction="none")
@@ -29,8 +29,8 @@ def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
 def gradient_energy(x: Images) -> Float[Tensor, "b"]:
     """Mean squared difference of neighbouring pixels, horizontal plus vertical, of each image.
 
-    The ratio of a reconstruction's energy to its input's is the workbook's figure of sharpness: 1 is as sharp as the
-    input, below 1 is blurred, above 1 has grain that the input has not.
+    The ratio of a reconstruction's energy to its input's is the workbook's sharpness metric: 1 is as sharp as the
+    input, below 1 is blurred, above 1 has grain that the input lacks.
     """
     horizontal = (x[..., 1:] - x[..., :-1]).square().mean(dim=(1, 2, 3))
     vertical = (x[..., 1:, :] - x[..., :-1, :]).square().mean(dim=(1, 2, 3))

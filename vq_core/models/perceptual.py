@@ -1,4 +1,4 @@
-"""The perceptual distance: LPIPS, and a stand-in that needs no download."""
+"""The perceptual distance: LPIPS, and a substitute that needs no download."""
 
 import contextlib
 import io
@@ -22,26 +22,25 @@ _TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.
 
 @contextlib.contextmanager
 def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
-    """Weights are read or downloaded inside; where neither works, `MissingWeights` names the file and its folder."""
+    """Turn a failure to read or download weights into `MissingWeights`, which names the file and its folder."""
     try:
         yield
     except (URLError, OSError) as error:
         folder = torch.hub.get_dir() + "/checkpoints"
-        raise MissingWeights(
-            f"{what} needs {file} in {folder} and it cannot be downloaded ({error}); put it there{otherwise}"
-        ) from None
+        message = f"{what} needs {file}, which cannot be downloaded ({error}); put it in {folder}, or {otherwise}"
+        raise MissingWeights(message) from None
 
 
 class PerceptualLoss(nn.Module):
     """LPIPS (Zhang et al., arXiv:1801.03924) as a loss: a mean over the batch, with finite gradients.
 
     "vgg" and "squeeze" are the `lpips` package's networks. "random" is its SqueezeNet with random weights and without
-    the learned weighting of channels: not LPIPS, but a comparison of features that needs no download.
+    the learned channel weights: not LPIPS, but a comparison of features that needs no download.
 
-    Deviation: features are normalised by sqrt(Σ f² + ε), not sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
+    Deviation: features are normalised by sqrt(Σ f² + ε) instead of sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
 
     Raises:
-        MissingWeights: naming the file, its folder and the setting that does without.
+        MissingWeights: names the file, its folder and the settings that work without it.
     """
 
     def __init__(self, net: PerceptualNet) -> None:
@@ -49,10 +48,10 @@ class PerceptualLoss(nn.Module):
         self.calibrated = net != "random"
         trunk = "vgg" if net == "vgg" else "squeeze"
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # torchvision's notices on how lpips calls it
+            warnings.simplefilter("ignore")  # torchvision's warnings about how lpips calls it
             torch.manual_seed(0)
-            without = "train with loss.perceptual_net=random or loss.perceptual=0, evaluate without --lpips"
-            with needing_weights(f"LPIPS-{trunk}", _TRUNK_FILES[trunk], f"; or do without: {without}"):
+            otherwise = "train with loss.perceptual_net=random or loss.perceptual=0, and evaluate without --lpips"
+            with needing_weights(f"LPIPS-{trunk}", _TRUNK_FILES[trunk], otherwise):
                 model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
         self.scaling, self.net = model.scaling_layer, model.net
         self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
@@ -60,20 +59,20 @@ class PerceptualLoss(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
-        """Stays in eval mode: its dropout is for training the LPIPS weights only."""
+        """Stay in eval mode: dropout is only meant for training the LPIPS weights."""
         return super().train(False)
 
     def forward(self, x_rec: Images, x: Images) -> Float[Tensor, ""]:
-        """Mean distance of two batches in [−1, 1]; the gradient flows to `x_rec` only."""
+        """Mean distance between two batches in [−1, 1]; the gradient flows to `x_rec` only."""
         return self.each(x_rec, x).mean()
 
     def each(self, x_rec: Images, x: Images) -> Float[Tensor, " b"]:
-        """The distance of each image; the gradient flows to `x_rec` only."""
+        """The distance for each image; the gradient flows to `x_rec` only."""
         with torch.no_grad():
             features = self.net(self.scaling(x))
         pairs = zip(self.net(self.scaling(x_rec)), features, strict=True)
         total = torch.zeros(len(x), device=x.device)
-        with torch.autocast(x.device.type, enabled=False):  # squares of features overflow fp16, and round in bf16
+        with torch.autocast(x.device.type, enabled=False):  # squared features overflow fp16 and lose precision in bf16
             for level, (f_rec, f) in enumerate(pairs):
                 difference = (_unit(f_rec.float()) - _unit(f.float())).square()
                 weighted = self.lins[level](difference) if self.lins is not None else difference.sum(1, keepdim=True)

@@ -14,30 +14,29 @@ from torch import Tensor, nn
 
 from vq_core.errors import UnknownCodeError
 
-# Distances of so many pairs at once: 8 MB of fp32, which stays in a CPU's cache.
-_PAIRS_PER_CHUNK = 2**21
-# Where the moving average of a code's uses starts. At 1, with a mean use of 8, a dead code seems alive for 120 steps.
+_PAIRS_PER_CHUNK = 2**21  # distances computed at once: 8 MB of fp32, which fits a CPU's cache
+# Initial moving average of each code's uses. At 1, with a mean of 8 uses, a dead code seems alive for 120 steps.
 _FIRST_COUNT = 0.1
 
 
 class Quantized(NamedTuple):
     """What the quantiser returns for z_e [b, d, h, w]."""
 
-    z_q: Tensor  # [b, d, h, w], values of the codebook; its gradient goes straight through to z_e
-    indices: Tensor  # [b, h, w], long, in [0, num_codes)
-    codebook_loss: Tensor  # mean ‖sg[z_e] − e‖²; without a gradient where moving averages do the learning
+    z_q: Tensor  # [b, d, h, w], rows of the codebook; the gradient goes straight through to z_e
+    indices: Tensor  # [b, h, w], int64, in [0, num_codes)
+    codebook_loss: Tensor  # mean ‖sg[z_e] − e‖²; has no gradient if the codebook learns by moving averages
     commit_loss: Tensor  # mean ‖z_e − sg[e]‖², unweighted
 
 
 def nearest_codes(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:
-    """Index of the codebook row nearest to each vector (squared Euclidean distance; the lowest index at a tie).
+    """Index of the codebook row nearest to each vector (squared Euclidean distance; the lowest index in a tie).
 
-    ‖z − e‖² = ‖z‖² − 2 (z·e − ½‖e‖²), and ‖z‖² does not change which is the smallest: one matrix product in chunks.
+    ‖z − e‖² = ‖z‖² − 2 (z·e − ½‖e‖²), where ‖z‖² does not affect which is smallest: one matrix product in chunks.
     """
     half_norms = 0.5 * codebook.square().sum(dim=1)
     rows = max(1, _PAIRS_PER_CHUNK // len(codebook))
     allowed = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would pick wrong codes as bf16 does, if fewer
+    torch.set_float32_matmul_precision("highest")  # TF32 picks wrong codes, if fewer than bf16
     try:
         parts = [_closeness(chunk, codebook, half_norms).argmax(dim=1) for chunk in vectors.split(rows)]
     finally:
@@ -49,14 +48,14 @@ def _closeness(
     vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], half_norms: Float[Tensor, "k"]
 ) -> Float[Tensor, "n k"]:
     """z·e − ½‖e‖² of every pair: the larger, the nearer."""
-    if vectors.device.type == "cpu":  # as a 1×1 convolution: a quarter faster there than the matrix product
-        column = vectors.view(1, len(vectors), 1, -1).permute(0, 3, 1, 2)  # an image, n high and one wide
+    if vectors.device.type == "cpu":  # a 1×1 convolution is a quarter faster there than the matrix product
+        column = vectors.view(1, len(vectors), 1, -1).permute(0, 3, 1, 2)  # an image of height n and width 1
         return F.conv2d(column, codebook[:, :, None, None], -half_norms).permute(0, 2, 3, 1).flatten(0, 2)
     return torch.addmm(half_norms, vectors, codebook.T, beta=-1.0)
 
 
 def perplexity(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:
-    """exp(entropy) of a usage histogram: the number of codes in use if all were used alike; 0 for an empty one."""
+    """exp(entropy) of a usage histogram: the number of codes in use if all are used equally; 0 if it is empty."""
     total = counts.sum()
     if total == 0:
         return torch.zeros((), device=counts.device)
@@ -65,7 +64,7 @@ def perplexity(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: the codes, to the last bit. Backward: the gradient goes to the vectors as if nothing had happened."""
+    """Forward: the codes, bit for bit. Backward: the gradient is passed on to the vectors unchanged."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, codes: Tensor) -> Tensor:
@@ -77,24 +76,24 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class VectorQuantizerEMA(nn.Module):
-    """Maps each vector of z_e to its nearest code; learns the codebook by moving averages of what it is given.
+    """Maps each vector of z_e to its nearest code; learns the codebook by moving averages of these vectors.
 
     z_e [32, 256, 16, 16] → 8192 vectors of 256 → nearest of 1024 codes → z_q [32, 256, 16, 16], indices [32, 16, 16].
 
-    Learning goes like an optimiser's: `forward` in training mode only gathers counts and sums; `step()` moves the
-    codebook and forgets them. So a batch cut in two by accumulation, or over several processes (`step()` sums over
-    all ranks of an initialised process group), moves the codebook as the whole batch does. In `eval()` mode nothing
-    is gathered. Everything is computed in fp32, whatever autocast says outside: a bf16 distance picks wrong codes.
+    Learning works like an optimiser's: `forward` in training mode only accumulates counts and sums; `step()` updates
+    the codebook and clears them. So a batch split by accumulation or over processes (`step()` sums over all ranks of an
+    initialised process group) moves the codebook as the whole batch would. In `eval()` mode nothing is accumulated.
+    Everything is computed in fp32, even under autocast: distances in bf16 pick wrong codes.
 
     Args:
         num_codes: K, rows of the codebook.
         code_dim: D, its columns.
-        decay: of the moving averages N_k ← decay·N_k + (1 − decay)·n_k, and of the sums likewise.
-        eps: Laplace smoothing of the counts, so that no code divides by zero.
+        decay: of the moving averages N_k ← decay·N_k + (1 − decay)·n_k, and likewise of the sums.
+        eps: Laplace smoothing of the counts, to avoid division by zero.
         learning: "ema", or "gradient": the codebook is a parameter and `codebook_loss` carries its gradient.
 
-    Deviation from the paper: counts start at a tenth of a use and sums at the codebook times that, so that a code which
-    no vector chooses stays where it is, and is soon seen to be dead.
+    Deviation from the paper: counts start at 0.1 and sums at 0.1 times the codebook, so a code that no vector chooses
+    stays where it is and is soon recognised as dead.
     """
 
     codebook: Tensor
@@ -122,13 +121,13 @@ class VectorQuantizerEMA(nn.Module):
             self.register_buffer("codebook", codebook)
         self.register_buffer("ema_counts", torch.full((num_codes,), _FIRST_COUNT))
         self.register_buffer("ema_sums", _FIRST_COUNT * codebook)
-        # Gathered since the last step(); checkpoints are written between steps, where these are zero.
+        # Accumulated since the last step(); not saved, as checkpoints are written between steps, when these are zero.
         self.register_buffer("pending_counts", torch.zeros(num_codes), persistent=False)
         self.register_buffer("pending_sums", torch.zeros(num_codes, code_dim), persistent=False)
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
-        """Take over a codebook, such as k-means centres, and start the moving averages afresh."""
+        """Adopt a codebook, such as k-means centres, and reset the moving averages."""
         self.codebook.copy_(codebook)
         self.ema_counts.fill_(_FIRST_COUNT)
         self.ema_sums.copy_(_FIRST_COUNT * codebook)
@@ -149,7 +148,7 @@ class VectorQuantizerEMA(nn.Module):
         return Quantized(z_q, indices.view(b, h, w), codebook_loss, commit_loss)
 
     def lookup(self, indices: Int64[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
-        """The codes of a grid of indices. Raises `UnknownCodeError` for an index outside [0, num_codes)."""
+        """The codes at these indices. Raises `UnknownCodeError` for an index outside [0, num_codes)."""
         if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.num_codes):
             raise UnknownCodeError(f"code indices must be in [0, {self.num_codes})")
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
@@ -161,11 +160,7 @@ class VectorQuantizerEMA(nn.Module):
 
     @torch.no_grad()
     def step(self) -> Float[Tensor, "k"]:
-        """Move the averages, and with them the codebook, by what was gathered since the last call.
-
-        Returns:
-            How many vectors chose each code since the last call, over all ranks.
-        """
+        """Update the averages, and so the codebook; returns each code's uses since the last call, over all ranks."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.pending_counts)
             dist.all_reduce(self.pending_sums)
@@ -175,7 +170,7 @@ class VectorQuantizerEMA(nn.Module):
             self.ema_sums.lerp_(self.pending_sums, 1 - self.decay)
             total = self.ema_counts.sum()
             smoothed = (self.ema_counts + self.eps) / (total + self.num_codes * self.eps) * total
-            # A code unused for so long that ε outweighs its count would be drawn to the origin: it stays.
+            # A code unused for so long that ε outweighs its count would drift to the origin: it stays instead.
             used = (self.ema_counts > 1e-3).unsqueeze(1)
             self.codebook.copy_(torch.where(used, self.ema_sums / smoothed.unsqueeze(1), self.codebook))
         self.forget()
@@ -183,17 +178,17 @@ class VectorQuantizerEMA(nn.Module):
 
     @torch.no_grad()
     def forget(self) -> None:
-        """Drop what was gathered since the last `step()`."""
+        """Discard what was accumulated since the last `step()`."""
         self.pending_counts.zero_()
         self.pending_sums.zero_()
 
     def dead_codes(self, below: float) -> Bool[Tensor, "k"]:
-        """Codes whose moving average of uses is below that share of the mean over all codes."""
+        """Codes whose moving average of uses is below this fraction of the mean over all codes."""
         return self.ema_counts < below * self.ema_counts.mean()
 
     @torch.no_grad()
     def replace(self, which: Int64[Tensor, "m"], vectors: Float[Tensor, "m d"]) -> None:
-        """Put codes onto given vectors, with the mean usage as their count, and their sums to match."""
+        """Move codes onto the given vectors, with the mean usage as their count and matching sums."""
         count = self.ema_counts.mean()
         self.codebook[which] = vectors.float()
         self.ema_counts[which] = count

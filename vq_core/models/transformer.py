@@ -28,43 +28,42 @@ class Block(nn.Module):
             cache[:, :, :, start : start + n] = qkv[1:]
             kv = cache[:, :, :, : start + n]
         k, v = kv
-        # Causal: position start+i may look at all positions up to itself; a single new position at all there are.
+        # Causal: position start+i attends to all positions up to itself; a single new position to all there are.
         mask, looks_back = None, self.causal and n > 1
         if looks_back and start > 0:
             mask = torch.ones(n, start + n, dtype=torch.bool, device=x.device).tril(start)
-        # No dropout inside the attention: it would take 1.7 times as long a step on a CPU.
+        # No dropout inside the attention: on a CPU a step would take 1.7 times as long.
         mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and looks_back)
         x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(b, n, d)), self.dropout, self.training)
         return x + self.mlp(self.norm2(x))
 
 
-# Where the codes are that a position is given at its input, as (rows down, columns right) from it. Causal: those
-# before it in raster order; masked: itself, which may be unknown, and what lies around it.
-_BEFORE = ((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0))  # the first also from the end of the row above
+# Which codes each position gets at its input, as offsets (rows down, columns right). Causal: codes before it in raster
+# order; masked: its own, which may be unknown, and those around it.
+_BEFORE = ((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0))  # the first wraps to the end of the row above
 _AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
 
 
 class CodeTransformer(nn.Module):
-    """Predicts the codes of a grid from those that are known.
+    """Predicts the codes of a grid from the known ones.
 
     codes [32, 256] of a 16×16 grid, num_codes=1024 → logits [32, 256, 1024].
 
     Causal (`causal=True`): each code from those before it in raster order, left to right and top to bottom;
     logits[:, t] depends on codes[:, :t]. Masked (`causal=False`): each unknown code, given as `model.unknown`, from all
-    known ones, before and behind it (Chang et al., "MaskGIT", arXiv:2202.04200).
+    known ones, before and after it (Chang et al., "MaskGIT", arXiv:2202.04200).
 
-    What stands at position t are the known codes next to it (zero where there is none), through a small MLP, and the
-    embeddings of its row and column. A plain language model would be given one code and have to find the others by
-    attention: handing them over costs nothing. And codes are no words: which of them look alike is known from the
-    codebook, whose vectors stand for them at the input, and at the output, where the logits gain the products of a
-    predicted vector with all of them. `set_codebook` hands it over; before, the vectors are random.
+    The input at position t is a small MLP of the known codes next to it (zero if there is none) plus embeddings of its
+    row and column. A plain language model would be given one code and have to find the others by attention; giving it
+    all of them costs nothing. And, unlike with words, it is known which codes look alike: codebook vectors represent
+    them at the input, and at the output the logits gain the products of a predicted vector with all codebook vectors.
+    These are random until `set_codebook` is called.
 
     Args:
         num_codes: K.
-        grid: side of the grid of codes.
+        grid: side of the code grid.
         dim: width; a multiple of heads.
         dropout: after attention and MLP, in training.
-        causal: which of the two ways.
         code_dim: D, columns of the codebook.
     """
 
@@ -87,11 +86,11 @@ class CodeTransformer(nn.Module):
         self.length, self.unknown = grid * grid, num_codes
         ways = _BEFORE if causal else _AROUND
         beside = _positions(grid, ways)
-        if causal:  # else the first codes of a row would know nothing of the last one above
+        if causal:  # otherwise the first code of a row would not see the last one above
             beside[0] = torch.arange(self.length).roll(1)
             beside[0, 0] = self.length
         self.register_buffer("beside", beside, persistent=False)
-        # Of every code its codebook vector, standardised; zero for "unknown".
+        # Each code's codebook vector, standardised; zero for "unknown".
         self.register_buffer("looks", torch.cat([torch.randn(num_codes, code_dim), torch.zeros(1, code_dim)]))
         self.from_looks = nn.Sequential(nn.Linear(len(ways) * code_dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.to_looks = nn.Linear(dim, code_dim)
@@ -103,12 +102,11 @@ class CodeTransformer(nn.Module):
         for name, weight in self.blocks.named_parameters():  # residual branches start small, as in GPT-2
             if name.endswith(("out.weight", "mlp.2.weight")):
                 nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5)
-
         nn.init.zeros_(self.to_looks.weight)
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
-        """Tell which codes look alike, by the codebook that they come from."""
+        """Set the codebook, which tells the model which codes look alike."""
         self.looks[:-1] = (codebook - codebook.mean(0)) / codebook.std()
 
     @staticmethod
@@ -119,19 +117,19 @@ class CodeTransformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def cache(self, batch: int) -> Cache:
-        """An empty cache for sampling so many grids at once."""
+        """An empty cache for sampling this many grids at once."""
         return self.head.weight.new_empty(len(self.blocks), 2, batch, self.heads, self.length, self.dim // self.heads)
 
     def forward(
         self, codes: Int64[Tensor, "b n"], cache: Cache | None = None, start: int = 0
     ) -> Float[Tensor, "b m k"]:
-        """Logits of positions `start` … n − 1 (without a cache: of all, which is what training uses).
+        """Logits of positions `start` … n − 1; training uses no cache and gets all of them.
 
         Args:
-            codes: causal: the first n codes of each grid; those from position n − 1 on are never looked at.
-                Masked: all of them, `unknown` where they are not known.
-            cache: holds the positions before `start`, and takes up those computed now; causal only.
-            start: first position to compute; only with a cache.
+            codes: causal: the first n codes of each grid, of which the last is never looked at. Masked: all of them,
+                `unknown` where they are not known.
+            cache: holds the positions before `start` and is extended by those computed now; causal only.
+            start: first position to compute; requires a cache.
         """
         x = self._embed(codes, start)
         for number, block in enumerate(self.blocks):
@@ -148,7 +146,7 @@ class CodeTransformer(nn.Module):
 
 
 def _positions(grid: int, ways: tuple[tuple[int, int], ...]) -> Int64[Tensor, "ways n"]:
-    """In raster order, the position that lies some way off each position; n where that is outside the grid."""
+    """For each offset, the position that lies there from each position in raster order; n if outside the grid."""
     index = torch.full((grid + 4, grid + 4), grid * grid)
     index[2:-2, 2:-2] = torch.arange(grid * grid).view(grid, grid)
     return torch.stack(

@@ -16,7 +16,7 @@ Codes = Int64[Tensor, "b h w"]
 
 
 class Reconstruction(NamedTuple):
-    """An image's way through the autoencoder; `quantized` is None while quantisation is off."""
+    """What the autoencoder makes of images; `quantized` is None while quantisation is off."""
 
     x_rec: Tensor
     z_e: Tensor
@@ -29,8 +29,8 @@ class VQVAE(nn.Module):
     x [32, 3, 256, 256] in [−1, 1] → z_e [32, 256, 16, 16] → indices [32, 16, 16] → z_q → x_rec [32, 3, 256, 256].
 
     Args:
-        to_codes, from_codes: 1×1 convolutions between C_latent and D_e, where these differ.
-        quantize: False for the warm-up before k-means, in which latents reach the decoder as they are.
+        to_codes, from_codes: 1×1 convolutions between C_latent and D_e, if these differ.
+        quantize: False during the warm-up before k-means, when latents reach the decoder unchanged.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class VQVAE(nn.Module):
         return self.quantizer.codebook.device
 
     def latents(self, x: Images) -> Latents:
-        """z_e, before quantisation."""
+        """z_e, the latents before quantisation."""
         return self.to_codes(self.encoder(x))
 
     def encode(self, x: Images) -> Codes:
@@ -61,7 +61,7 @@ class VQVAE(nn.Module):
         return self.quantizer(self.latents(x)).indices
 
     def decode(self, indices: Codes) -> Images:
-        """Indices → images in [−1, 1]. Raises `UnknownCodeError` for an index that the codebook does not have."""
+        """Indices → images in [−1, 1]. Raises `UnknownCodeError` for an index outside the codebook."""
         return self.decode_latents(self.quantizer.lookup(indices))
 
     def decode_latents(self, z: Latents) -> Images:

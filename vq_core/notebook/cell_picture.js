@@ -1,5 +1,5 @@
-// A picture with a grid of cells laid over it. Clicking or dragging chooses cells; what is chosen goes to the kernel
-// when the button is let go.
+// A picture with a grid of cells laid over it. Clicking or dragging chooses cells; the choice is sent to the kernel when
+// the button is released.
 const CHOSEN = "rgba(255, 255, 255, 0.18)";
 
 function render({ model, el }) {
@@ -16,8 +16,8 @@ function render({ model, el }) {
   el.append(root);
 
   let chosen = new Set(model.get("selected"));
-  let adding = null; // while the button is down: whether cells passed are added or taken away
-  let last = [0, 0]; // where the pointer was last, while the button is down
+  let adding = null; // while the button is down: whether the cells under the pointer are added or removed
+  let last = [0, 0]; // the pointer's last position while the button is down
 
   function show() {
     const url = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
@@ -47,7 +47,7 @@ function render({ model, el }) {
       context.stroke();
     }
     context.fillStyle = CHOSEN;
-    context.beginPath(); // the rim of what is chosen: edges of cells whose neighbour there is not
+    context.beginPath(); // the outline of the choice: edges towards neighbours that are not chosen
     for (const cell of chosen) {
       const column = cell % columns, x = x0 + column * w, y = y0 + Math.floor(cell / columns) * h;
       context.fillRect(x, y, w, h);
@@ -57,7 +57,7 @@ function render({ model, el }) {
       if (column === columns - 1 || !chosen.has(cell + 1)) line(x + w, y, x + w, y + h);
     }
     context.lineCap = "square";
-    for (const [colour, width] of [["white", 3.5], ["black", 1.5]]) { // to be seen on light and on dark
+    for (const [colour, width] of [["white", 3.5], ["black", 1.5]]) { // visible on light and on dark
       context.strokeStyle = colour;
       context.lineWidth = width * ratio;
       context.stroke();
@@ -82,7 +82,7 @@ function render({ model, el }) {
     if (adding === null) return;
     const [x, y] = placeOf(event), [fromX, fromY] = last;
     const steps = Math.ceil(4 * Math.max(Math.abs(x - fromX), Math.abs(y - fromY), 0.25));
-    for (let i = 1; i <= steps; i++) { // a quick drag comes as few events: all cells on the way between them
+    for (let i = 1; i <= steps; i++) { // a quick drag gives few events: take all cells between them
       const cell = cellAt([fromX + ((x - fromX) * i) / steps, fromY + ((y - fromY) * i) / steps]);
       if (cell === null) continue;
       if (!model.get("many")) chosen = new Set([cell]);
@@ -101,7 +101,7 @@ function render({ model, el }) {
     take(event);
   });
   canvas.addEventListener("pointermove", take);
-  canvas.addEventListener("lostpointercapture", () => { // let go, or taken away by the system
+  canvas.addEventListener("lostpointercapture", () => { // released, or taken over by the system
     adding = null;
     model.set("selected", [...chosen].sort((a, b) => a - b));
     model.save_changes();

@@ -1,4 +1,4 @@
-"""The code editor: an avatar under its grid of codes, cells to choose, tools to change them, the result at once."""
+"""The code editor: an avatar under its grid of codes; choose cells, change them, and see the result immediately."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -23,7 +23,7 @@ from vq_core.notebook.widgets import telling
 
 
 def _png(picture: np.ndarray, width: int = 0) -> bytes:
-    """As PNG; enlarged, without smoothing, to a width where one is given."""
+    """A square picture as PNG, enlarged without smoothing to `width` pixels if it is narrower."""
     buffer, image = io.BytesIO(), Image.fromarray(picture)
     if width > image.width:
         image = image.resize((width, width), Image.Resampling.NEAREST)
@@ -32,14 +32,11 @@ def _png(picture: np.ndarray, width: int = 0) -> bytes:
 
 
 class _Edits:
-    """What was done to one avatar, to be walked through."""
+    """The editing history of one avatar, with undo and redo."""
 
     def __init__(self, given: Codes) -> None:
-        self._steps, self.at = [("as it was", given)], 0
-
-    @property
-    def given(self) -> Codes:
-        return self._steps[0][1]
+        self.given, self.at = given, 0
+        self._steps = [("as it was", given)]
 
     @property
     def codes(self) -> Codes:
@@ -50,31 +47,26 @@ class _Edits:
         return len(self._steps) - 1
 
     def add(self, done: str, codes: Codes) -> None:
-        """One more step; those that had been undone are gone."""
+        """Add a step after the current one; undone steps are dropped."""
         self._steps = [*self._steps[: self.at + 1], (done, codes)]
         self.at += 1
-
-    def go(self, by: int) -> None:
-        """Back or forward, as far as there are steps."""
-        self.at = min(max(0, self.at + by), self.last)
 
     def __str__(self) -> str:
         return f"step {self.at} of {self.last}: {self._steps[self.at][0]}"
 
 
 class CodeEditor(w.VBox):
-    """Edit avatars by their codes: choose cells by clicking or dragging, then say what becomes of them.
+    """Edit avatars by their codes: choose cells by clicking or dragging, then change them.
 
     Args:
         model: the autoencoder.
-        masked: the masked prior, which draws chosen cells anew given the others.
-        x: some images; one is edited, any of them can be copied from.
+        masked: the masked prior, which redraws chosen cells given the others.
+        x: several images; one is edited at a time, and any of them can be copied from.
         decoded: a picture of each code for the atlas, from `decoded_codes`.
         folder: where "save" puts `edit-N.png` and `edit-N.npy` (the codes).
 
-    Beyond the decoder's reach from the cells that were changed the picture is that of before, pixel by pixel
-    (`decode_edited`); `model.decode` of the saved codes alone may differ there by a few grey levels, for normalisation
-    looks at the whole image.
+    Pixels beyond the decoder's reach from the changed cells stay exactly as they were (`decode_edited`). There,
+    `model.decode` of the saved codes alone may differ by a few grey levels, because normalisation sees the whole image.
     """
 
     def __init__(
@@ -87,11 +79,11 @@ class CodeEditor(w.VBox):
     ) -> None:
         self.model, self.masked, self.folder = model, masked, folder
         self.given = model.encode(x)  # [n, h, w]
-        self._edits = [_Edits(codes[None]) for codes in self.given]  # of each avatar
+        self._edits = [_Edits(codes[None]) for codes in self.given]  # one per avatar
         self._seed = 0
         grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
 
-        width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # each pixel enlarged alike
+        width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # a whole number of screen pixels per pixel
         self.canvas = CellPicture(rows=grid, columns=grid, width=width, title="click or drag to choose cells")
         self.before, self.preview = w.Image(format="png", width=160), w.Image(format="png", width=96)
         self._decoded, self._atlas_order = decoded, _by_looks(decoded)
@@ -99,42 +91,40 @@ class CodeEditor(w.VBox):
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
         self.code = w.BoundedIntText(0, 0, masked.num_codes - 1, description="code", layout=w.Layout(width="160px"))
-        self.set, self.copy = _button("set code", "pencil"), _button("copy from", "copy")
-        self.anew, self.clear = _button("draw anew", "magic"), _button("choose none", "square-o")
-        self.undo, self.redo = _button("undo", "undo"), _button("redo", "repeat")
-        self.save = _button("save", "save")
         self.status = w.HTML()
 
+        self.set = self._button(
+            "set code", "pencil", lambda: self._apply(f"code {self.code.value}", code=self.code.value)
+        )
+        self.copy = self._button("copy from", "copy", self._copy)
+        self.anew = self._button("draw anew", "magic", lambda: self._apply("drawn anew", regenerate=True))
+        self.clear = self._button("choose none", "square-o", lambda: setattr(self.canvas, "selected", []))
+        self.undo = self._button("undo", "undo", lambda: self._go(-1))
+        self.redo = self._button("redo", "repeat", lambda: self._go(+1))
+        self.save = self._button("save", "save", self._save)
         self.avatar.observe(self._telling(self._turn_to), names="value")
         self.atlas.observe(self._telling(self._on_atlas), names="selected")
         self.code.observe(self._telling(self._show_code), names="value")
         self.canvas.observe(self._telling(self._say), names="selected")
-        self.set.on_click(self._telling(lambda: self._apply(f"code {self.code.value}", self._painted)))
-        self.copy.on_click(self._telling(self._copy))
-        self.anew.on_click(self._telling(lambda: self._apply("drawn anew", self._drawn)))
-        self.clear.on_click(self._telling(lambda: setattr(self.canvas, "selected", [])))
-        self.undo.on_click(self._telling(lambda: self._go(-1)))
-        self.redo.on_click(self._telling(lambda: self._go(+1)))
-        self.save.on_click(self._telling(self._save))
         self._turn_to()
         self._show_code()
-        tools = w.VBox(
-            [
-                self.avatar,
-                w.HBox([self.set, self.code]),
-                w.HBox([self.copy, self.donor]),
-                w.HBox([self.anew, self.clear]),
-                w.HBox([self.undo, self.redo, self.save]),
-                w.HBox(
-                    [
-                        w.VBox([w.HTML("before"), self.before]),
-                        w.VBox([w.HTML("the code, among others"), self.preview]),
-                    ]
-                ),
-            ]
-        )
-        tools.layout.margin = "0 12px"
+        pictures = [w.VBox([w.HTML("before"), self.before]), w.VBox([w.HTML("the code, in context"), self.preview])]
+        rows = [[self.set, self.code], [self.copy, self.donor], [self.anew, self.clear]]
+        rows += [[self.undo, self.redo, self.save], pictures]
+        tools = w.VBox([self.avatar, *(w.HBox(row) for row in rows)], layout=w.Layout(margin="0 12px"))
         super().__init__([w.HBox([self.canvas, tools, self.atlas]), self.status])
+
+    def _button(self, text: str, icon: str, do: Callable[[], object]) -> w.Button:
+        button = w.Button(description=text, icon=icon, layout=w.Layout(width="120px"))
+        button.on_click(self._telling(do))
+        return button
+
+    def _telling(self, do: Callable[[], object]) -> Callable[[Any], None]:
+        return telling(self._say, lambda _: do())
+
+    @property
+    def _own(self) -> _Edits:
+        return self._edits[self.avatar.value]
 
     @property
     def codes(self) -> Codes:
@@ -142,12 +132,13 @@ class CodeEditor(w.VBox):
         return self._own.codes
 
     @property
-    def _own(self) -> "_Edits":
-        return self._edits[self.avatar.value]
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The avatar in the editor, as edited so far."""
+        return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
     @property
-    def mask(self) -> Tensor:
-        """The chosen cells, bool [h, w]."""
+    def mask(self) -> Bool[Tensor, "h w"]:
+        """The chosen cells."""
         flat = torch.zeros(self.given[0].numel(), dtype=torch.bool)
         flat[list(self.canvas.selected)] = True
         return flat.view(self.given.shape[1:])
@@ -156,41 +147,25 @@ class CodeEditor(w.VBox):
         self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0], 160)
         self._draw()
 
-    def _telling(self, do: Callable[[], object]) -> Callable[[Any], None]:
-        return telling(self._say, lambda _: do())
-
-    def _painted(self, mask: Tensor) -> Codes:
-        return Edit(region=mask, code=self.code.value).apply(self.codes)
-
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
             self._say("choose another avatar to copy from")
-            return
-        self._apply(f"copied from {self.donor.label}", self._copied)
+        else:
+            self._apply(f"copied from {self.donor.label}", copy_from=self._edits[self.donor.value].codes)
 
-    def _copied(self, mask: Tensor) -> Codes:
-        return Edit(region=mask, copy_from=self._edits[self.donor.value].codes).apply(self.codes)
-
-    def _drawn(self, mask: Tensor) -> Codes:
-        self._seed += 1  # another proposal each time
-        sampling = Sampling(top_p=0.9, passes=8, seed=self._seed)  # enough for a part of an avatar, and at once
-        return Edit(region=mask, regenerate=True).apply(self.codes, self.masked, sampling=sampling, progress=False)
-
-    def _apply(self, done: str, change: Any) -> None:
+    def _apply(self, done: str, **change: Any) -> None:
         if not self.canvas.selected:
             self._say("choose cells first: click or drag over the picture")
             return
-        self._own.add(f"{_cells(self.canvas.selected)} {done}", change(self.mask))
+        self._seed += "regenerate" in change  # a new proposal each time
+        sampling = Sampling(top_p=0.9, passes=8, seed=self._seed)  # 8 passes: enough for part of an avatar, and quick
+        codes = Edit(region=self.mask, **change).apply(self.codes, self.masked, sampling=sampling, progress=False)
+        self._own.add(f"{_cells(self.canvas.selected)} {done}", codes)
         self._draw()
 
     def _go(self, by: int) -> None:
-        self._own.go(by)
+        self._own.at = min(max(0, self._own.at + by), self._own.last)
         self._draw()
-
-    @property
-    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The avatar in the editor, as edited so far."""
-        return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
     def _draw(self) -> None:
         self.canvas.picture = _png(self.picture)
@@ -213,8 +188,7 @@ class CodeEditor(w.VBox):
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         taken = [int(path.stem[5:]) for path in self.folder.glob("edit-*") if path.stem[5:].isdecimal()]
-        number = max(taken, default=0) + 1
-        path = self.folder / f"edit-{number}.png"
+        path = self.folder / f"edit-{max(taken, default=0) + 1}.png"
         Image.fromarray(self.picture).save(path)
         np.save(path.with_suffix(".npy"), self.codes[0].cpu().numpy())
         self._say(f"saved {path}")
@@ -224,12 +198,8 @@ def _cells(some: list[int]) -> str:
     return f"{len(some)} {'cell' if len(some) == 1 else 'cells'}"
 
 
-def _button(text: str, icon: str) -> w.Button:
-    return w.Button(description=text, icon=icon, layout=w.Layout(width="120px"))
-
-
 def _middle(decoded: np.ndarray) -> np.ndarray:
-    """Of pictures three cells wide the cell in the middle, which is the code's own."""
+    """The middle cell, the code's own, of pictures three cells wide."""
     cell = decoded.shape[1] // 3
     return decoded[:, cell:-cell, cell:-cell]
 
@@ -241,7 +211,7 @@ def _by_looks(decoded: np.ndarray) -> np.ndarray:
 
 
 def _atlas(decoded: np.ndarray, order: np.ndarray) -> CellPicture:
-    """All codes as one clickable picture, in the given order; each as the cell that it decodes to."""
+    """All codes as one clickable picture in the given order, each shown as the cell that it decodes to."""
     columns, cells = math.ceil(len(order) ** 0.5), _middle(decoded)
     rows, side = math.ceil(len(order) / columns), cells.shape[1]
     tiles = np.full((rows * columns, side, side, 3), 255, dtype=np.uint8)

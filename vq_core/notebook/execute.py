@@ -1,4 +1,4 @@
-"""Executes the notebooks in order, with progress in the terminal, and keeps each with its outputs and as HTML."""
+"""Executes the notebooks in order, with progress in the terminal, and saves each with its outputs and as HTML."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class _Client(NotebookClient):
-    """Shows the cell under way and, while it works, its progress bar or the line of text of its live view."""
+    """Passes on the progress bar of the running cell, or the status line of its live view, to the terminal."""
 
     bar: tqdm
 
@@ -39,7 +39,7 @@ class _Client(NotebookClient):
 def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = None) -> None:
     """Run every notebook (or those whose name contains `only`) and write `NN_name.ipynb` and `.html` to `out`.
 
-    Stops at the first cell that fails, after writing what there is.
+    Stops at the first cell that fails, after writing the outputs so far.
 
     Raises:
         click.ClickException: no such notebook, or a cell failed; names the notebook, the cell and the error.
@@ -48,63 +48,58 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
     if not chosen:
         raise click.ClickException(f"{notebooks}: no notebook's name contains '{only}'")
     out.mkdir(parents=True, exist_ok=True)
-    # Kernels run in the notebooks' folder: what they are told must not depend on this one.
+    # Kernels run in the notebooks' folder, so paths relative to the current one must be made absolute.
     os.environ["VQ_PROFILE"] = str(Path(profile).resolve()) if Path(profile).is_file() else profile
     os.environ["VQ_DATA"] = str(data_dir())
     started = time.monotonic()
     for path in chosen:
         _execute(path, out)
-    minutes = (time.monotonic() - started) / 60
-    click.echo(f"{len(chosen)} notebooks done in {minutes:.1f} min; results and HTML copies: {out}")
+    took = f"{(time.monotonic() - started) / 60:.1f} min"
+    click.echo(f"{len(chosen)} notebooks done in {took}; results and HTML copies: {out}")
 
 
 def _execute(path: Path, out: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    client = _Client(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=["--IPKernelApp.log_level=40"],  # else it warns at every start that it uses loopback
-    )
+    place = {"metadata": {"path": str(path.parent)}}
+    quiet = ["--IPKernelApp.log_level=40"]  # otherwise every start warns that it uses loopback
+    client = _Client(notebook, timeout=None, kernel_name="python3", resources=place, extra_arguments=quiet)
     client.store_widget_state = False
     error: Exception | None = None
+    copy = (out / path.name).with_suffix(".html")
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
         try:
             client.execute()
         except (CellExecutionError, DeadKernelError, AssertionError) as failure:
-            error = failure  # AssertionError: at Ctrl-C nbclient shuts the kernel down, then misses it
+            error = failure  # AssertionError: at Ctrl-C nbclient shuts the kernel down, then finds it missing
         finally:
             _clean(notebook)
             nbformat.write(notebook, out / path.name)
             _save_pictures(notebook, out / "pictures")
-            html, _ = HTMLExporter().from_notebook_node(notebook)
-            (out / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
+            copy.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
     if isinstance(error, CellExecutionError):
-        copy = (out / path.name).with_suffix(".html")
         raise click.ClickException(f"{path.name}: {error.ename}: {error.evalue} (see {copy})")
     if error is not None:
-        raise click.ClickException(f"{path.name}: interrupted, or the kernel ran out of memory; run it again to go on")
+        raise click.ClickException(f"{path.name}: interrupted, or the kernel ran out of memory; run it again to resume")
 
 
 def _is_progress(out: NotebookNode) -> bool:
-    """A progress bar: in a terminal's way, or as the widget that it is in a notebook."""
+    """Whether an output is a progress bar, as text or as a widget."""
     if WIDGET in out.get("data", {}):
         return re.search(r"\d+%\|", out["data"].get("text/plain", "")) is not None
     return out.get("name") == "stderr" and ("\r" in out.text or not out.text.strip())
 
 
 def _repacked(png: str) -> str:
-    """The same picture without its (opaque) alpha channel and packed as small as PNG can, as base64."""
+    """The same picture, as base64, without its (opaque) alpha channel and compressed as far as PNG allows."""
     packed = io.BytesIO()
     Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, format="png", optimize=True)
     return base64.b64encode(packed.getvalue()).decode()
 
 
 def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
-    """The picture of every cell with a tag `picture-NAME` as `NAME.png`: those of the README come from here."""
+    """Save the pictures of cells tagged `picture-NAME` as `NAME.png`; those in the README come from here."""
     folder.mkdir(exist_ok=True)
     for cell in notebook.cells:
         names = [tag.removeprefix("picture-") for tag in cell.metadata.get("tags", []) if tag.startswith("picture-")]
@@ -114,7 +109,7 @@ def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Drop what goes stale in a file (widgets, times of execution, progress bars); pack pictures tighter."""
+    """Remove what goes stale in a file (widgets, execution times, progress bars) and compress the pictures."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

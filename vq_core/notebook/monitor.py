@@ -1,4 +1,4 @@
-"""The live view of a training: one picture in the cell that trains, redrawn in place."""
+"""The live view of a training: one picture in the training cell's output, redrawn in place."""
 
 import time
 from collections.abc import Sequence
@@ -18,51 +18,29 @@ from vq_core.training.callbacks import View
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.steps import StepModule
 
-# Panels: a title, and the logged figures in it with their colours and labels; those that a run lacks are left out.
-Panel = tuple[str, list[tuple[str, str, str]]]
-_LOSS: Panel = ("loss", [("train/total", BLUE, "train"), ("val/total", ORANGE, "validation")])
-# The total with L_gan is not that of the validation images, which have none.
-_REC: Panel = ("L_rec", [("train/rec", BLUE, "train"), ("val/rec", ORANGE, "validation")])
-_BITS: Panel = ("bits per token", [("train/bits", BLUE, "train"), ("val/bits", ORANGE, "validation")])
-_TERMS: Panel = (
-    "terms of the loss",
-    [
-        (f"train/{name}", colour, label)
-        for name, colour, label in (
-            ("rec", BLUE, "rec"),
-            ("commit", ORANGE, "commit"),
-            ("perceptual", GREEN, "perceptual"),
-            ("l2", PURPLE, "L2"),
-        )
-    ],
-)
-_GAN: Panel = ("GAN", [("train/disc", BLUE, "discriminator"), ("train/gan", ORANGE, "L_gan")])
-_PSNR: Panel = ("PSNR [dB]", [("val/psnr", GREEN, "")])
-_PERPLEXITY: Panel = ("perplexity", [("val/perplexity", GREEN, "")])
-_RATES: Panel = (
-    "learning rate",
-    [
-        ("train/lr", BLUE, "AdamW"),
-        ("train/lr_discriminator", ORANGE, "discriminator"),
-        ("train/lr_muon", GREEN, "Muon"),
-    ],
-)
+Panel = tuple[str, dict[str, str]]  # title, and the label of each logged metric in it
+_LOSS: Panel = ("loss", {"train/total": "train", "val/total": "validation"})
+# Shown in place of the loss: the training total includes L_gan, the validation total does not.
+_REC: Panel = ("L_rec", {"train/rec": "train", "val/rec": "validation"})
+_BITS: Panel = ("bits per token", {"train/bits": "train", "val/bits": "validation"})
+_TERMS: Panel = ("terms of the loss", {f"train/{name.lower()}": name for name in ("rec", "commit", "perceptual", "L2")})
+_GAN: Panel = ("GAN", {"train/disc": "discriminator", "train/gan": "L_gan"})
+_PSNR: Panel = ("PSNR [dB]", {"val/psnr": ""})
+_PERPLEXITY: Panel = ("perplexity", {"val/perplexity": ""})
+_OPTIMISERS = {"train/lr": "AdamW", "train/lr_discriminator": "discriminator", "train/lr_muon": "Muon"}
+_RATES: Panel = ("learning rate", _OPTIMISERS)
 _PANELS = {
     "kmeans": (_LOSS, _TERMS, _PSNR, _RATES),
     "phase1": (_LOSS, _TERMS, _PSNR, _PERPLEXITY, _RATES),
     "phase2": (_REC, _TERMS, _GAN, _PSNR, _PERPLEXITY, _RATES),
     **dict.fromkeys(PRIORS, (_BITS, _RATES)),
 }
-_IN_WORDS = {
-    "train/total": "loss",
-    "val/psnr": "validation PSNR",
-    "train/bits": "train bits",
-    "val/bits": "validation bits",
-}
+_IN_WORDS = {"train/total": "loss", "val/psnr": "validation PSNR"}
+_IN_WORDS |= {"train/bits": "train bits", "val/bits": "validation bits"}  # of the priors
 
 
 class _Picture:
-    """A figure as PNG, with a line of text for where pictures cannot be shown."""
+    """A figure as PNG, with a line of text for places that cannot show pictures."""
 
     def __init__(self, fig: Figure, status: str) -> None:
         self.png, self.status = png_of(fig), status
@@ -74,8 +52,8 @@ class _Picture:
 class LiveView(View):
     """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
 
-    Redrawn every `seconds`, but so seldom that drawing takes at most the fraction `overhead` of the time. A finished
-    run that is loaded shows how it ended.
+    Redrawn every `seconds`, or less often where drawing would take more than the fraction `overhead` of the time. For a
+    finished run that is loaded, shows how it ended.
     """
 
     def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:
@@ -97,21 +75,21 @@ class LiveView(View):
         minutes, times = _minutes(training.seconds), training.validations_since_best
         words = {
             "done": f"done in {minutes}",
-            "stopped early": f"stopped early after {minutes}: no better validation for {times} times",
-            "interrupted": "interrupted: run the cell again to go on",
+            "stopped early": f"stopped early after {minutes}: no improvement in {times} validations",
+            "interrupted": "interrupted: run the cell again to resume",
         }
         self._draw(training, words.get(how, how))
 
     def show_finished(self) -> None:
         result = self.run.result()
         ended = f"best at step {result['best_step']} · took {_minutes(result['seconds'])}"
-        status = " · ".join([f"{self.run.phase} step {result['steps']}", *self._figures(), ended])
+        status = " · ".join([f"{self.run.phase} step {result['steps']}", *self._metrics(), ended])
         self._show(status, result["steps"], result["findings"])
 
     def status(self, training: StepModule, ended: str = "") -> str:
-        """One line: step, figures, speed, and time left or how it ended."""
+        """One line: step, metrics, speed, and the time left or how it ended."""
         done, total = training.steps_done, training.position.total_steps
-        parts = [f"{self.run.phase} step {done}/{total}", *self._figures()]
+        parts = [f"{self.run.phase} step {done}/{total}", *self._metrics()]
         steps, seconds = done - self.first_step, time.monotonic() - self.began
         if steps:
             config = training.config
@@ -120,7 +98,7 @@ class LiveView(View):
         left = f"{_minutes(seconds / steps * (total - done))} left" if steps and not ended else ended
         return " · ".join([*parts, left] if left else parts)
 
-    def _figures(self) -> list[str]:
+    def _metrics(self) -> list[str]:
         last: dict[str, float] = {}
         for row in self.history.rows[-50:]:
             last |= row
@@ -132,24 +110,24 @@ class LiveView(View):
         self._show(self.status(training, ended), training.steps_done, [str(finding) for finding in findings])
         now = time.monotonic()
         self.spent += now - started
-        # Not before the time trained so far has paid for what is drawn by then.
+        # Not before enough time has passed for this drawing and the next one to stay within `overhead`.
         self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.overhead)
 
     def _show(self, status: str, step: int, findings: Sequence[str]) -> None:
         picture = _Picture(self._figure(status, step, findings), status)
         if self.handle is None:
-            self.handle = display(picture, display_id=True)  # still None outside a notebook
+            self.handle = display(picture, display_id=True)  # None outside a notebook
         else:
             self.handle.update(picture)
 
     def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
-        """Of the same size from the first to the last, so that nothing jumps."""
+        """The whole picture; always of the same size, so that the notebook does not jump."""
         with plt.rc_context(STYLE):
             fig = plt.figure(figsize=(12, 2.8 if self.run.phase in PRIORS else 5.6), layout="constrained")
             if self.history.rows:
                 self._fill(fig, step)
             else:
-                fig.text(0.5, 0.5, "figures will stand here", ha="center", va="center", color=GREY, fontsize=9)
+                fig.text(0.5, 0.5, "plots will appear here", ha="center", va="center", color=GREY, fontsize=9)
         plt.close(fig)
         fig.suptitle(status, fontsize=9.5)
         if findings:
@@ -163,9 +141,9 @@ class LiveView(View):
         else:
             upper, lower = fig.subfigures(2, 1, squeeze=False).flat
             above = upper.subplots(1, len(panels))
-            codes = () if self.run.phase == "kmeans" else (2,)  # no codebook yet
-            *beside, pictures = lower.subplots(1, len(codes) + 1, squeeze=False, width_ratios=(*codes, 3))[0]
-            for ax in beside:
+            widths = (3,) if self.run.phase == "kmeans" else (2, 3)  # no codebook yet
+            *codes, pictures = lower.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+            for ax in codes:
                 self._codes(ax)
             self._pictures(pictures, step)
         for ax, panel in zip(above, panels, strict=True):
@@ -173,27 +151,26 @@ class LiveView(View):
 
     def _codes(self, ax: Axes) -> None:
         if self.history.latest_usage is None:
-            _follows(ax, "the codebook's use")
-            return
+            return _placeholder(ax, "codebook usage")
         logged, counts = self.history.latest_usage
         draw_usage(ax, counts.astype(float), f"codebook, step {logged}")
         ax.title.set_fontsize(9)
 
     def _pictures(self, ax: Axes, step: int) -> None:
         drawn = {int(path.stem.removeprefix("step=")): path for path in (self.run.folder / "pictures").glob("step=*")}
-        shown = max((number for number in drawn if number <= step), default=None)  # later ones: before a resume
+        shown = max((number for number in drawn if number <= step), default=None)  # later ones are from before a resume
         if shown is None:
-            _follows(ax, "reconstructions")
-            return
+            return _placeholder(ax, "reconstructions")
         with Image.open(drawn[shown]) as sheet:
-            tile = sheet.height // 2 - 1  # side of a picture with its rim of 2 pixels, of which there is one more
-            columns = 8 if tile < 100 else 4  # else each would be a thumbnail
+            tile = sheet.height // 2 - 1  # side of a picture plus its gap of 2 pixels; the sheet has one gap more
+            columns = 8 if tile < 100 else 4  # eight large ones would each be a thumbnail
             ax.imshow(np.asarray(sheet)[:, : columns * tile + 2])
         ax.axis("off")
         ax.set_title(f"validation images above, reconstructions below, step {shown}", fontsize=9, fontweight="normal")
 
-    def _panel(self, ax: Axes, title: str, series: list[tuple[str, str, str]]) -> None:
-        for name, colour, label in series:
+    def _panel(self, ax: Axes, title: str, labels: dict[str, str]) -> None:
+        colours = (BLUE, ORANGE, GREEN, PURPLE) if len(labels) > 1 else (GREEN,)
+        for colour, (name, label) in zip(colours, labels.items(), strict=False):
             rows = [(row["step"], row[name]) for row in self.history.rows if name in row]
             if rows:
                 ax.plot(*zip(*rows, strict=True), color=colour, label=label, marker="o" if len(rows) < 12 else "", ms=3)
@@ -202,9 +179,9 @@ class LiveView(View):
             ax.legend(fontsize=8)
 
 
-def _follows(ax: Axes, what: str) -> None:
+def _placeholder(ax: Axes, what: str) -> None:
     ax.axis("off")
-    ax.text(0.5, 0.5, f"{what} will stand here", ha="center", va="center", color=GREY, fontsize=9)
+    ax.text(0.5, 0.5, f"{what} will appear here", ha="center", va="center", color=GREY, fontsize=9)
 
 
 def _minutes(seconds: float) -> str:

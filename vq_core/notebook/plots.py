@@ -29,26 +29,27 @@ STYLE: dict[Any, Any] = {
     "image.interpolation": "auto",
 }
 WIDEST = 16.0  # inches
+_TIGHT: dict[str, Any] = {"layout": "constrained", "w_pad": 0.01, "h_pad": 0.01, "wspace": 0.0, "hspace": 0.0}
 Pictures = Sequence[np.ndarray] | np.ndarray
 
 
-def figure(rows: int = 1, columns: int = 1, width: float = 10.0, height: float = 3.0) -> tuple[Figure, np.ndarray]:
-    """An empty figure in the workbook's style and its axes [rows, columns]; shown when it is a cell's last value."""
+def figure(rows: int = 1, columns: int = 1, width: float = 10, height: float = 3, **how: Any) -> tuple[Figure, Any]:
+    """An empty figure in the workbook's style and its axes [rows, columns]; sizes in inches; `how`: see `subplots`."""
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
-    plt.close(fig)  # else the notebook shows it twice
+        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **how)
+    plt.close(fig)  # a notebook shows it as a cell's last value; left open, it would be shown twice
     return fig, axes
 
 
 def png_of(fig: Figure) -> bytes:
-    """A figure as PNG bytes: how widgets and the live view carry it."""
+    """A figure as PNG bytes, the form in which widgets and the live view display it."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
     return buffer.getvalue()
 
 
 def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.1) -> Figure:
-    """uint8 pictures [n, h, w, 3] in rows of `columns`, with a title over each where given."""
+    """uint8 pictures [n, h, w, 3] in rows of `columns`, each under its title if there are titles."""
     rows, side = -(-len(pictures) // columns), _side(pictures, side, columns)
     fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)))
     for number, ax in enumerate(axes.flat):
@@ -57,74 +58,67 @@ def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | Non
             ax.imshow(pictures[number])
             if titles:
                 ax.set_title(titles[number], fontsize=8, fontweight="normal", pad=2)
-    _close_together(fig)
+    fig.set_layout_engine(**_TIGHT)
     return fig
 
 
 def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
-    """Rows of pictures under each other, each with its label on the left: input, Phase 1, Phase 2 …"""
+    """One row of pictures per label, the label on its left: input, Phase 1, Phase 2 …"""
     columns = max(len(pictures) for pictures in rows.values())
     side = _side([picture for pictures in rows.values() for picture in pictures], side, columns)
     fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for number, ax in enumerate(line):
             ax.set(xticks=[], yticks=[])
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+            ax.spines[:].set_visible(False)
             if number < len(pictures):
                 ax.imshow(pictures[number])
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    _close_together(fig)
+    fig.set_layout_engine(**_TIGHT)
     return fig
 
 
 def _side(pictures: Pictures, side: float, columns: int) -> float:
-    """At least the side asked for, in inches; up to the pictures' own pixels where a row of them is not too wide."""
+    """The requested side in inches; larger, up to one screen pixel per pixel, as long as a row fits into `WIDEST`."""
     own = max(len(picture) for picture in pictures) / STYLE["figure.dpi"]
     return max(side, min(own, WIDEST / columns))
 
 
-def _close_together(fig: Figure) -> None:
-    layout: Any = fig.get_layout_engine()
-    layout.set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-
-
 def zoom(pictures: Pictures, top: float, left: float, side: float) -> list[np.ndarray]:
-    """The same square cut out of every picture; place and side as shares of the image."""
+    """The same square cut out of every picture; position and side as fractions of the picture's side."""
     size = pictures[0].shape[0]
     y, x, s = round(top * size), round(left * size), round(side * size)
     return [picture[y : y + s, x : x + s] for picture in pictures]
 
 
 def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> Figure:
-    """One panel per logged figure (name → title), one line per run; training dotted where validation is there too."""
-    fig, axes = figure(1, len(names), width, 2.7)
-    for ax, (name, title) in zip(axes[0], names.items(), strict=True):
+    """One panel per logged metric (name → title), one line per run."""
+    fig, [axes] = figure(1, len(names), width, 2.7)
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
         for colour, (label, run) in zip((BLUE, ORANGE, GREEN, RED, GREY), runs.items(), strict=False):
             steps, values = run.curve(name)
             marker = {"marker": "o", "markersize": 3} if len(steps) < 15 else {}
             ax.plot(steps, values, color=colour, label=label, lw=1.4, **marker)
         ax.set(title=title, xlabel="step")
     if len(runs) > 1:
-        axes[0][0].legend()
+        axes[0].legend()
     return fig
 
 
 def lines(x: Sequence[float], series: dict[str, Sequence[float]], title: str, xlabel: str) -> Figure:
-    """Several series over one axis."""
-    fig, axes = figure(1, 1, 6, 2.7)
+    """Several series over one shared x."""
+    fig, [[ax]] = figure(1, 1, 6, 2.7)
     for colour, (label, values) in zip((BLUE, ORANGE, GREEN, RED), series.items(), strict=False):
-        axes[0][0].plot(x, values, color=colour, label=label)
-    axes[0][0].set(title=title, xlabel=xlabel)
-    axes[0][0].legend()
+        ax.plot(x, values, color=colour, label=label)
+    ax.set(title=title, xlabel=xlabel)
+    ax.legend()
     return fig
 
 
 def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None) -> Figure:
-    """Horizontal bars with their numbers; a reference value per bar is drawn as a mark."""
-    fig, axes = figure(1, 1, 7, 0.6 + 0.27 * len(values))
-    ax, names = axes[0][0], list(values)
-    ax.barh(names, list(values.values()), color=BLUE, height=0.7)
+    """Horizontal bars labelled with their values; a red mark at each bar's reference value, if there are any."""
+    fig, [[ax]] = figure(1, 1, 7, 0.6 + 0.27 * len(values))
+    ax.barh(list(values), list(values.values()), color=BLUE, height=0.7)
     for number, (name, value) in enumerate(values.items()):
         ax.text(value, number, f" {value:.3g}", va="center", fontsize=8.5)
         if reference:
@@ -143,46 +137,43 @@ def draw_usage(
     log: bool = False,
     other: tuple[str, np.ndarray] | None = None,
 ) -> None:
-    """Usage of every code on given axes, with a line for a second codebook (label, counts) to compare with.
+    """Draw the usage of every code on `ax`, with a line for a second codebook (label, counts) to compare with.
 
     Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
     """
-    use = _per_mean(counts)[_order(counts, by_usage)]
+    use = _per_mean(counts, by_usage)
     kinds = {RED: ("dead", use == 0), ORANGE: ("rare", (use > 0) & (use < 0.1)), PURPLE: ("dominant", use > 5)}
     colours = np.select([which for _, which in kinds.values()], [*kinds], BLUE)
-    floor = 0.02 if log else 0.02 * use.max()  # so that what is dead can be seen
+    floor = 0.02 if log else 0.02 * use.max()  # keeps the bars of dead codes visible
     x, height = np.arange(len(counts)), np.maximum(use, floor)
     corners = np.stack([[x - 0.5, 0 * x + 1e-3], [x - 0.5, height], [x + 0.5, height], [x + 0.5, 0 * x + 1e-3]])
     ax.add_collection(PolyCollection(list(corners.transpose(2, 0, 1)), facecolors=colours.tolist()))
     ax.axhline(1.0, color=GREY, lw=1, ls="--")
-    lines, top = [title] if title else [], height.max()
-    lines.append(_in_words(counts))
+    lines, top, widest = [*([title] if title else []), _in_words(counts)], height.max(), len(counts)
     if other is not None:
-        outline = _per_mean(other[1])[_order(other[1], by_usage)]
-        ax.stairs(np.maximum(outline, floor), np.arange(len(outline) + 1) - 0.5, color="#222", lw=1.1, label=other[0])
-        lines.append(f"{other[0]} (line): {_in_words(other[1])}")
-        top = max(top, outline.max())
+        label, others = other
+        outline = _per_mean(others, by_usage)
+        ax.stairs(np.maximum(outline, floor), np.arange(len(outline) + 1) - 0.5, color="#222", lw=1.1, label=label)
+        lines.append(f"{label} (line): {_in_words(others)}")
+        top, widest = max(top, outline.max()), max(widest, len(others))
     for colour, (kind, which) in kinds.items():
         if which.any():
-            ax.bar(0, 0, color=colour, label=f"{which.sum()} {kind}")  # for the legend alone
+            ax.bar(0, 0, color=colour, label=f"{which.sum()} {kind}")  # only for the legend
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="upper right" if by_usage else "best")
     ax.set(
         title="\n".join(lines),
         xlabel="codes, most used first" if by_usage else "code",
         ylabel="usage / mean",
-        xlim=(-0.5, max(len(counts), len(other[1]) if other is not None else 0) - 0.5),
+        xlim=(-0.5, widest - 0.5),
         yscale="log" if log else "linear",
         ylim=(0.01, top * 1.5) if log else (0, top * 1.05),
     )
 
 
-def _per_mean(counts: np.ndarray) -> np.ndarray:
-    return counts / max(1.0, counts.sum()) * len(counts)
-
-
-def _order(counts: np.ndarray, by_usage: bool) -> np.ndarray:
-    return np.argsort(-counts, kind="stable") if by_usage else np.arange(len(counts))
+def _per_mean(counts: np.ndarray, by_usage: bool) -> np.ndarray:
+    use = counts / max(1.0, counts.sum()) * len(counts)
+    return use[np.argsort(-counts, kind="stable")] if by_usage else use
 
 
 def _in_words(counts: np.ndarray) -> str:
@@ -192,8 +183,8 @@ def _in_words(counts: np.ndarray) -> str:
 
 def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width: float = 10.0, **how: Any) -> Figure:
     """Usage histograms side by side: label → counts [K]; `log` and `other` as in `draw_usage`."""
-    fig, axes = figure(1, len(usages), width, 2.8)
-    for ax, (label, counts) in zip(axes[0], usages.items(), strict=True):
+    fig, [axes] = figure(1, len(usages), width, 2.8)
+    for ax, (label, counts) in zip(axes, usages.items(), strict=True):
         draw_usage(ax, np.asarray(counts, dtype=float), label, by_usage, **how)
         if len(usages) > 2:
             ax.title.set_fontsize(8.5)
@@ -205,47 +196,44 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
 
     Args:
         decoded: uint8 [h, w, 3].
-        where: share of the images that have it at each position of the grid [h, w].
-        patches: uint8 [s, s, 3] each, at most 16 are shown; none for a code that no image uses.
+        where: fraction of the images that have the code at each position of the grid [h, w].
+        patches: uint8 [s, s, 3] each; the first 16 are shown. Empty for a code that no image uses.
 
-    `decoded` and the patches are three cells of the grid wide; the middle one, framed, is the code's own.
+    `decoded` and the patches are three grid cells wide; the middle cell, framed, is the code's own.
     """
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), layout="constrained", width_ratios=(1, 1.25, 4))
-    plt.close(fig)
+    fig, [axes] = figure(1, 3, 9, 2.2, width_ratios=(1, 1.25, 4))
     axes[0].imshow(decoded, interpolation="nearest")
-    axes[0].set_title("decodes to", fontweight="normal")
+    _frame_middle(axes[0], 0, 0, decoded.shape[0])
     shown = axes[1].imshow(where, cmap="magma", vmin=0, vmax=max(where.max(), 1e-9))
-    axes[1].set_title("where", fontweight="normal")
     fig.colorbar(shown, ax=axes[1])
     if len(patches):
-        tile = np.pad(np.stack([*patches[:16]]), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-        tile = np.concatenate([tile, np.full_like(tile[:1], 255).repeat(16 - len(tile), 0)])
+        some = np.stack([*patches[:16]])
+        tile = np.pad(some, ((0, 16 - len(some)), (1, 1), (1, 1), (0, 0)), constant_values=255)
         axes[2].imshow(np.vstack([np.hstack(list(tile[:8])), np.hstack(list(tile[8:]))]), interpolation="nearest")
-        for number in range(len(patches[:16])):
+        for number in range(len(some)):
             row, column = divmod(number, 8)
-            _frame_middle(axes[2], column * tile.shape[2] + 1, row * tile.shape[1] + 1, patches[0].shape[0])
-    _frame_middle(axes[0], 0, 0, decoded.shape[0])
-    axes[2].set_title("patches that map to it" if len(patches) else "no image uses it", fontweight="normal")
-    for ax in axes:
+            _frame_middle(axes[2], column * tile.shape[2] + 1, row * tile.shape[1] + 1, some.shape[1])
+    names = ("decodes to", "where", "patches that map to it" if len(patches) else "no image uses it")
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, fontweight="normal")
         ax.axis("off")
     fig.suptitle(title)
     return fig
 
 
 def _frame_middle(ax: Axes, x: float, y: float, side: int) -> None:
-    """A thin frame around the middle third of a square picture that begins at (x, y)."""
+    """A thin frame around the middle third of a square picture whose top left corner is at (x, y)."""
     place = (x + side / 3 - 0.5, y + side / 3 - 0.5)
-    for colour, lw in (("black", 2.2), ("white", 1.0)):  # to be seen on light and on dark
+    for colour, lw in (("black", 2.2), ("white", 1.0)):  # visible on light and on dark
         ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=lw, edgecolor=colour))
 
 
 def wiped(before: np.ndarray, after: np.ndarray, position: float, labels: tuple[str, str]) -> Figure:
-    """Two versions of some pictures [n, h, w, 3] over each other: `before` left of a position in [0, 1]."""
+    """Two versions of some pictures [n, h, w, 3] in one: `before` left of a position in [0, 1], `after` right of it."""
     count, size = before.shape[0], before.shape[2]
     edge = round(position * size)
     mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
-    scale = max(1, 1000 // (count * size))  # each pixel as that many: the eye is to judge sharpness, not smoothing
+    scale = max(1, 1000 // (count * size))  # whole screen pixels per pixel: sharpness is to be judged, not smoothing
     width, height, above = count * size * scale, size * scale, 24
     with plt.rc_context(STYLE):
         fig = plt.figure(figsize=(width / STYLE["figure.dpi"], (height + above) / STYLE["figure.dpi"]))
@@ -261,64 +249,56 @@ def wiped(before: np.ndarray, after: np.ndarray, position: float, labels: tuple[
 
 
 def usage_over_time(steps: np.ndarray, counts: np.ndarray) -> Figure:
-    """Usage of every code (sorted by the last usage) through training, as a picture: steps to the right, codes down."""
-    fig, axes = figure(1, 1, 10, 2.8)
-    order = np.argsort(-counts[-1], kind="stable")
-    use = counts / counts.sum(axis=1, keepdims=True) * counts.shape[1]
+    """Usage of every code during training, as an image: steps along x, codes along y, sorted by their last usage."""
+    fig, [[ax]] = figure(1, 1, 10, 2.8)
+    use = (counts / counts.sum(axis=1, keepdims=True) * counts.shape[1])[:, np.argsort(-counts[-1], kind="stable")]
     extent = (float(steps[0]), float(steps[-1]), counts.shape[1], 0)
-    shown = axes[0][0].imshow(
-        np.log10(use[:, order].T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest"
-    )
-    axes[0][0].set(
-        title="Usage of every code through training", xlabel="step", ylabel="codes, most used at the end first"
-    )
-    axes[0][0].grid(False)
-    bar = fig.colorbar(shown, ax=axes[0][0], label="usage / mean")
+    shown = ax.imshow(np.log10(use.T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
+    ax.set(title="Usage of every code through training", xlabel="step", ylabel="codes, most used at the end first")
+    ax.grid(False)
+    bar = fig.colorbar(shown, ax=ax, label="usage / mean")
     bar.set_ticks([-2, -1, 0, 1], labels=["≤0.01", "0.1", "1", "10"])
     return fig
 
 
 def codebook_map(vectors: np.ndarray, centres: dict[str, np.ndarray], title: str) -> Figure:
-    """Latents in two dimensions (grey) with one or several codebooks over them, side by side: label → [K, 2]."""
-    fig, axes = figure(1, len(centres), 3.4 * len(centres), 3.2)
-    for ax, (label, points) in zip(axes[0], centres.items(), strict=True):
+    """Latents [n, 2] in grey, with one codebook [K, 2] over them per panel (label → codes)."""
+    fig, [axes] = figure(1, len(centres), 3.4 * len(centres), 3.2)
+    low, high = np.percentile(vectors, 0.5, axis=0), np.percentile(vectors, 99.5, axis=0)
+    (left, bottom), (right, top) = low - 0.25 * (high - low), high + 0.25 * (high - low)
+    for ax, (label, points) in zip(axes, centres.items(), strict=True):
         ax.scatter(*vectors.T, s=2, color=GREY, alpha=0.25, lw=0, label="z_e")
         ax.scatter(*points.T, s=9, color=RED, lw=0, label="codes")
-        low, high = np.percentile(vectors, 0.5, axis=0), np.percentile(vectors, 99.5, axis=0)
-        room = 0.25 * (high - low)
-        ax.set(title=label, xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
-    axes[0][0].legend(markerscale=3, loc="upper right")
+        ax.set(title=label, xlim=(left, right), ylim=(bottom, top))
+    axes[0].legend(markerscale=3, loc="upper right")
     fig.suptitle(title)
     return fig
 
 
 def codebook_scatter(maps: Mapping[str, np.ndarray], colours: np.ndarray, counts: np.ndarray) -> Figure:
-    """Codes in two dimensions [K, 2], side by side: coloured by uint8 `colours` [K, 3], larger when used more."""
-    fig, axes = figure(1, len(maps), 4.6 * len(maps), 4.0)
+    """Codes in two dimensions [K, 2], one map per panel: coloured by uint8 `colours` [K, 3], larger if used more."""
+    fig, [axes] = figure(1, len(maps), 4.6 * len(maps), 4.0)
     sizes = 8 + 60 * np.sqrt(counts / counts.max())
-    for ax, (label, points) in zip(axes[0], maps.items(), strict=True):
+    for ax, (label, points) in zip(axes, maps.items(), strict=True):
         ax.scatter(*points.T, s=sizes, c=colours / 255, lw=0.4, edgecolors="#444")
         ax.set(title=label, xticks=[], yticks=[])
     return fig
 
 
 def heatmap(values: np.ndarray, title: str, picture: np.ndarray) -> Figure:
-    """A grid of numbers as colours, beside the picture that it belongs to."""
-    fig, axes = figure(1, 2, 7, 3.1)
-    beside, ax = axes[0]
+    """A grid of numbers as colours, next to the picture that it belongs to."""
+    fig, [[beside, ax]] = figure(1, 2, 7, 3.1)
     beside.imshow(picture)
     beside.axis("off")
-    shown = ax.imshow(values, cmap="magma")
+    fig.colorbar(ax.imshow(values, cmap="magma"), ax=ax)
     ax.grid(False)
     ax.set_title(title)
-    fig.colorbar(shown, ax=ax)
     return fig
 
 
 def atlas(patches: dict[str, list[np.ndarray]], columns: int = 12) -> Figure:
-    """Rows of small patches: label of a code → image patches that map to it, three cells wide; its own is framed."""
-    rows = {label: [np.asarray(p) for p in few[:columns]] for label, few in patches.items()}
-    fig = rows_of_images(rows, side=0.62)
+    """One row per code: label → image patches that map to it, three grid cells wide; its own cell is framed."""
+    fig = rows_of_images({label: some[:columns] for label, some in patches.items()}, side=0.62)
     for ax in fig.axes:
         for shown in ax.get_images():
             _frame_middle(ax, 0, 0, shown.get_size()[0])

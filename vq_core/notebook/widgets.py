@@ -1,4 +1,4 @@
-"""Thin widgets over the figures: a control moves, a figure is drawn anew. Figures travel as PNG bytes."""
+"""Thin widgets over the figures: when a control moves, a figure is redrawn. Figures are sent as PNG bytes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,17 +22,17 @@ from vq_core.notebook.cell_picture import CellPicture
 from vq_core.runs.folders import Run
 
 _LABELS = {"style": {"description_width": "90px"}}
-_AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # a box would stretch a picture to its own width
-_WAIT = {**_LABELS, "continuous_update": False}  # drawn anew when the slider is let go
+_AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a box stretches a picture to its own width
+_WAIT = {**_LABELS, "continuous_update": False}  # redraw only when the slider is released
 
 
 def over_controls(
     controls: dict[str, Any], draw: Callable[..., Figure], call: Callable[..., str] | None = None
 ) -> w.VBox:
-    """A picture under some controls; `draw(**values)` gives the figure for their values.
+    """A picture under some controls; `draw(**values)` returns the figure for their values.
 
-    Where `call` is given, the code that draws it stands under the picture, to be copied into a script.
-    The box has the controls first, then the `Image`, then that code, then what went wrong.
+    `call(**values)`, if given, returns code that produces the picture, shown below it to be copied into a script.
+    The box holds the controls, then the `Image`, then that code, then the error message, if any.
     """
     image, wrong = w.Image(format="png", layout=_AS_IT_IS), w.HTML()
     shown = w.Textarea(layout=w.Layout(width="95%", height="64px"))
@@ -51,7 +51,7 @@ def over_controls(
 
 
 def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callable[[Any], None]:
-    """`do` as a widget's callback: an error is said too, where JupyterLab alone would only write it to a log."""
+    """`do` as a widget callback that also reports errors through `say`; JupyterLab alone would only log them."""
 
     def tell(change: Any) -> None:
         try:
@@ -64,26 +64,26 @@ def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callab
 
 
 def _order_and_scale() -> tuple[w.ToggleButtons, w.ToggleButtons]:
-    """How a histogram is drawn: sorted by usage or by code, linear or logarithmic."""
+    """How to draw a histogram: sorted by usage or by code, on a linear or a logarithmic scale."""
     order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
     return order, w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
 
 
 def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> tuple[int, np.ndarray]:
-    """The last entry up to a step, else the first one: its own step, and its counts."""
+    """Step and counts of the last entry up to `step`, or of the first entry if all come later."""
     steps, counts = usage
     entry = max(0, int(np.searchsorted(steps, step, "right")) - 1)
     return int(steps[entry]), counts[entry]
 
 
 class UsageExplorer(w.VBox):
-    """The codebook's usage through training: a slider (and play button) over what was logged of one or two runs.
+    """Codebook usage during training: a slider (with a play button) over what one or two runs logged.
 
-    Sorted by usage or by code, linear or logarithmic, of training or validation images. A code of the first run chosen
-    by a click on its bar, or by its number, is shown below by `card(code)` where that is given.
+    Sorted by usage or by code, linear or logarithmic, on training or validation images. A code of the first run, chosen
+    by its number or by clicking its bar, is shown below by `card(code)`, if that is given.
 
     Raises:
-        ArgumentError: more than two runs, or one without any usage logged.
+        ArgumentError: more than two runs, or one without any logged usage.
     """
 
     def __init__(self, runs: dict[str, Run], card: Callable[[int], Figure] | None = None) -> None:
@@ -92,12 +92,12 @@ class UsageExplorer(w.VBox):
         self._usages = {split: {n: run.usage(split) for n, run in runs.items()} for split in ("train", "val")}
         for label, (logged, _) in self._usages["train"].items():
             if not len(logged):
-                raise ArgumentError(f"{label}: no usage of codes has been logged in {runs[label].folder}")
+                raise ArgumentError(f"{label}: no code usage has been logged in {runs[label].folder}")
         entries = [usage for usages in self._usages.values() for usage in usages.values() if len(usage[0])]
         steps = np.unique(np.concatenate([logged for logged, _ in entries])).tolist()
-        self.step = w.SelectionSlider(
-            options=steps, value=steps[-1], description="step", **_WAIT, layout=w.Layout(width="60%")
-        )
+        codes = next(iter(self._usages["train"].values()))[1].shape[1]
+        self.step = w.SelectionSlider(options=steps, index=len(steps) - 1, description="step", **_WAIT)
+        self.step.layout.width = "60%"
         self.play = w.Play(min=0, max=len(steps) - 1, value=len(steps) - 1, interval=500)
         w.jslink((self.play, "value"), (self.step, "index"))
         self.play.observe(self._from_the_start, names="playing")
@@ -108,11 +108,10 @@ class UsageExplorer(w.VBox):
         for buttons in (self.split, self.order, self.scale):
             buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
-        codes = next(iter(self._usages["train"].values()))[1].shape[1]
         self.histogram.columns = max(counts.shape[1] for _, counts in entries)
         self.code = w.BoundedIntText(0, 0, codes - 1, description="code", **_LABELS)
         self.card, self._draw_card = w.Image(format="png", layout=_AS_IT_IS), card
-        self._codes = np.arange(codes)  # which code of the first run each bar stands for
+        self._codes = np.arange(codes)  # the code of the first run that each bar stands for
         for control in (self.step, self.split, self.order, self.scale):
             control.observe(self._redraw, names="value")
         self.histogram.observe(self._on_click, names="selected")
@@ -122,7 +121,7 @@ class UsageExplorer(w.VBox):
         rows = [w.HBox([self.play, self.step]), w.HBox([self.split, self.order, self.scale]), self.histogram, self.code]
         super().__init__([*rows, *([self.card] if card is not None else [])])
 
-    def _from_the_start(self, change: object = None) -> None:
+    def _from_the_start(self, change: object) -> None:
         if self.play.playing and self.play.value >= self.play.max:
             self.play.value = self.step.index = 0
 
@@ -147,7 +146,7 @@ class UsageExplorer(w.VBox):
     def _mark(self) -> None:
         self.histogram.selected = [int(np.flatnonzero(self._codes == self.code.value)[0])]
 
-    def _on_click(self, change: object = None) -> None:
+    def _on_click(self, change: object) -> None:
         bar = self.histogram.selected[0] if self.histogram.selected else 0
         if bar < len(self._codes):
             self.code.value = int(self._codes[bar])
@@ -160,33 +159,32 @@ class UsageExplorer(w.VBox):
 
 
 def card_of(model: VQVAE, packed: PackedImages, codes: np.ndarray) -> Callable[[int], Figure]:
-    """For `UsageExplorer`: draws what a code decodes to, where it occurs, and patches of images that use it.
+    """For `UsageExplorer`: draws what a code decodes to, where it occurs, and image patches that use it.
 
-    By the given model, which is a run's best one; the histogram may show another moment of the run.
+    It uses the given model, the best one of a run; the histogram may show another moment of that run.
     """
     decoded = decoded_codes(model, codes)
 
     def draw(code: int) -> Figure:
         where = codes == code
         share = f"{where.mean():.2%} of all codes, in {where.any(axis=(1, 2)).mean():.0%} of all images"
-        title = f"code {code}, by the best checkpoint: {share}"
+        title = f"code {code}, in the best checkpoint: {share}"
         return plots.code_card(title, decoded[code], where.mean(axis=0), code_patches(packed, codes, code, 16))
 
     return draw
 
 
 def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
-    """Usage histograms of several codebooks, one at a time by choice: label → counts [K]."""
-    choice = w.ToggleButtons(options=list(usages), description="codebook")
+    """Usage histograms of several codebooks, shown one at a time: label → counts [K]."""
     order, scale = _order_and_scale()
     return over_controls(
-        {"which": choice, "by_usage": order, "log": scale},
-        lambda which, by_usage, log: plots.usage_histogram({which: usages[which]}, by_usage, width=8, log=log),
+        {"which": w.ToggleButtons(options=list(usages), description="codebook"), "by_usage": order, "log": scale},
+        lambda which, **how: plots.usage_histogram({which: usages[which]}, width=8, **how),
     )
 
 
 def sampling_explorer(model: VQVAE, prior: CodeTransformer, count: int = 8) -> w.VBox:
-    """New avatars by the causal prior, under temperature, top-k, top-p and seed."""
+    """New avatars from the causal prior, with controls for temperature, top-k, top-p and seed."""
     controls = {
         "temperature": w.FloatSlider(1.0, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
         "top_k": w.IntSlider(prior.num_codes, min=1, max=prior.num_codes, description="top-k", **_WAIT),
@@ -198,37 +196,30 @@ def sampling_explorer(model: VQVAE, prior: CodeTransformer, count: int = 8) -> w
         codes = sample_codes(prior, count, Sampling(**drawing), progress=False)
         return plots.image_grid(to_pictures(model.decode(codes)), columns=count)
 
-    imported = "from vq_core.generation.sampling import Sampling, sample_codes\n"
-    return over_controls(
-        controls, draw, lambda **v: f"{imported}model.decode(sample_codes(prior, {count}, Sampling({_arguments(v)})))"
-    )
+    def call(**values: Any) -> str:
+        given = ", ".join(f"{name}={round(v, 6) if isinstance(v, float) else repr(v)}" for name, v in values.items())
+        imported = "from vq_core.generation.sampling import Sampling, sample_codes\n"
+        return f"{imported}model.decode(sample_codes(prior, {count}, Sampling({given})))"
 
-
-def _arguments(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={round(v, 6) if isinstance(v, float) else repr(v)}" for name, v in values.items())
+    return over_controls(controls, draw, call)
 
 
 def interpolation_explorer(
-    model: VQVAE,
-    masked: CodeTransformer,
-    a: Float[Tensor, "1 3 h w"],
-    b: Float[Tensor, "1 3 h w"],
-    steps: int = 17,
+    model: VQVAE, masked: CodeTransformer, a: Float[Tensor, "1 3 h w"], b: Float[Tensor, "1 3 h w"], steps: int = 17
 ) -> w.VBox:
-    """From one image to another by a slider, in each of the three ways; all frames are computed beforehand."""
+    """From one image to another with a slider, in each of three ways; all frames are computed in advance."""
     one, two = model.encode(a), model.encode(b)
-    calls = {
-        "blend": f"editing.blend_latents(model, a, b, {steps})",
-        "exchange": f"model.decode(editing.exchange_codes(model.encode(a), model.encode(b), {steps}))",
-        "likely": f"model.decode(editing.exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
-    }
     frames = {
         "blend": blend_latents(model, a, b, steps),
         "exchange": model.decode(exchange_codes(one, two, steps)),
         "likely": model.decode(exchange_likely(masked, one, two, steps)),
     }
-    pictures = {name: to_pictures(images) for name, images in frames.items()}
-    ends = to_pictures(torch.cat([a, b]))
+    calls = {
+        "blend": f"editing.blend_latents(model, a, b, {steps})",
+        "exchange": f"model.decode(editing.exchange_codes(model.encode(a), model.encode(b), {steps}))",
+        "likely": f"model.decode(editing.exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
+    }
+    pictures, ends = {name: to_pictures(images) for name, images in frames.items()}, to_pictures(torch.cat([a, b]))
     controls = {
         "method": w.ToggleButtons(options=list(frames), description="method"),
         "frame": w.IntSlider(0, min=0, max=steps - 1, description="frame", **_LABELS),
@@ -243,7 +234,7 @@ def interpolation_explorer(
 
 
 def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
-    """Versions of the same pictures, wiped over each other by a slider: choose what is left and what is right of it."""
+    """Two versions of the same pictures, wiped over each other with a slider; which is left and right can be chosen."""
     names, some = list(pictures), f"[:{len(next(iter(pictures.values())))}]"
     controls = {
         "left": w.Dropdown(options=names, value=names[-2], description="left", **_LABELS),

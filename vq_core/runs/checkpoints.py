@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on exactly where it stopped, in one file of plain values.
+"""Checkpoints: everything a run needs to resume exactly where it stopped, in one file of plain values.
 
-A file carries the number of its format. One of an earlier format is translated when it is read (`_UPGRADES`), so that
-nothing else has to know what weights and keys were once called.
+Each file carries a format number. Older formats are upgraded when they are read (`_UPGRADES`), so nothing else needs to
+know what weights and keys used to be called.
 """
 
 import random
@@ -23,7 +23,7 @@ FORMAT = 2
 
 
 def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
-    """From 6d1eaf3: the autoencoder is a model of its own inside the training; one plateau for each optimiser."""
+    """From 6d1eaf3: the autoencoder becomes a model of its own within the module; one plateau per optimiser."""
     model: dict[str, Tensor] = {}
     for name, value in state["model"].items():
         part = name.split(".")[0]
@@ -31,11 +31,8 @@ def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     if "steps_before" in model:
         model["gan_from"] = model["steps_before"].clone()
     plateau = state.get("plateau")
-    return state | {
-        "phase": state["kind"],
-        "model": model,
-        "plateaus": [plateau] * len(state["optimizers"]) if plateau else [],
-    }
+    plateaus = [plateau] * len(state["optimizers"]) if plateau else []
+    return state | {"phase": state["kind"], "model": model, "plateaus": plateaus}
 
 
 # From each format to the next.
@@ -43,38 +40,34 @@ _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_forma
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. Raises `CheckpointError` where it cannot be written."""
+    """Write a checkpoint, whole or not at all. Raises `CheckpointError` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch's writer ends a failed write with a RuntimeError of its own
+    except (OSError, RuntimeError) as error:  # torch's writer follows a failed write with a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be written ({reason}); the checkpoint before it is kept") from None
+        raise CheckpointError(f"{path}: cannot be written ({reason}); the previous checkpoint is kept") from None
 
 
 def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
     """Read a checkpoint, refusing anything but tensors and plain values (no pickled code).
 
     Raises:
-        CheckpointError: no such file, damaged (by the checksums in it), of a newer format, or of another phase.
+        CheckpointError: no such file, damaged (according to its checksums), of a newer format, or of another phase.
     """
     try:
         state = _read(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+        raise CheckpointError(f"{path}: no such checkpoint") from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]}){_another(path)}") from None
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds '{type(state).__name__}', but {' or '.join(phases)} is needed")
-    written = state.get("format", 1)  # 6d1eaf3 wrote no number
+        raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]}){_intact(path)}") from None
+    known: dict[str, Any] = state if isinstance(state, dict) else {"phase": type(state).__name__}
+    written, found = known.get("format", 1), known.get("phase", known.get("kind"))  # 6d1eaf3 wrote "kind", no format
     if written > FORMAT:
-        raise CheckpointError(
-            f"{path}: has format {written}, newer than {FORMAT}, the newest known: update the workbook"
-        )
-    found = state.get("phase", state.get("kind"))
+        raise CheckpointError(f"{path}: has format {written}, newer than {FORMAT}; update the workbook")
     if found not in phases:
         raise CheckpointError(f"{path}: holds '{found}', but {' or '.join(phases)} is needed")
     with fitting(path):
@@ -84,28 +77,28 @@ def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    with zipfile.ZipFile(path) as file:  # torch's own reader does not look at the checksums that its writer makes
+    with zipfile.ZipFile(path) as file:  # torch's own reader does not check the checksums that its writer adds
         damaged = file.testzip()
     if damaged:
-        raise ValueError(f"the checksum of {damaged} in it is wrong")
+        raise ValueError(f"wrong checksum of {damaged}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _another(path: Path) -> str:
-    """What a message says of the newest whole checkpoint beside a damaged one."""
+def _intact(path: Path) -> str:
+    """Part of an error message: the newest intact checkpoint next to a damaged one."""
     for other in sorted(path.parent.glob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
         if other != path:
             try:
                 steps = _read(other)["steps_done"]
             except Exception:
                 continue
-            return f"; {other.name} beside it is whole (step {steps}): copy it over {path.name} to go on from there"
-    return "; no whole one lies beside it"
+            return f"; {other.name} next to it is intact (step {steps}): copy it over {path.name} to use it instead"
+    return "; there is no intact one next to it"
 
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Inside, what a checkpoint holds is taken over; what does not fit this version is a `CheckpointError`."""
+    """Turns errors while a checkpoint's contents are used into `CheckpointError`: they do not fit this version."""
     try:
         yield
     except (ConfigError, KeyError, ValueError, RuntimeError) as error:
@@ -117,18 +110,19 @@ def fitting(path: Path) -> Iterator[None]:
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Load weights of the same names and shapes. Raises `CheckpointError`, listing what does not fit."""
-    theirs, ours = (
-        {name: tuple(value.shape) for name, value in tensors.items()} for tensors in (weights, module.state_dict())
-    )
-    different = settings_that_differ(theirs, ours)
-    if different:
-        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
-        raise CheckpointError(f"{path}: its weights do not fit: {', '.join(different[:4])}{more}")
+    theirs, ours = ({name: tuple(w.shape) for name, w in some.items()} for some in (weights, module.state_dict()))
+    if different := settings_that_differ(theirs, ours):
+        raise CheckpointError(f"{path}: its weights do not fit: {first_few(different)}")
     module.load_state_dict(weights)
 
 
+def first_few(different: list[str]) -> str:
+    """The first four differences, and how many more there are."""
+    return ", ".join(different[:4]) + (f" and {len(different) - 4} more" if len(different) > 4 else "")
+
+
 def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: str = "") -> list[str]:
-    """Keys of nested settings with other values: "model.num_codes (512 there, 1024 here)"."""
+    """Keys of nested settings whose values differ, such as "model.num_codes (512 there, 1024 here)"."""
     found = []
     for key in dict.fromkeys([*theirs, *ours]):
         a, b = theirs.get(key, "absent"), ours.get(key, "absent")
@@ -139,27 +133,20 @@ def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: st
     return found
 
 
-def refuse_other_settings(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Raises `CheckpointError`, listing what differs, where a checkpoint was made with other settings."""
-    different = settings_that_differ(theirs, ours)
-    if different:
-        raise CheckpointError(f"{path}: was made with other settings: {', '.join(different)}; move it away")
-
-
 def rng_state() -> dict[str, Any]:
-    """The state of all global random generators, as tensors and plain values."""
+    """State of all global random number generators, as tensors and plain values."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global one is what others use
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global one
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # this process's device
     }
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
+    """Restore what `rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -1,4 +1,4 @@
-"""The codes of all images by a finished autoencoder: computed once, then kept in its run's folder."""
+"""The codes that a finished autoencoder gives to all images: computed once, then kept in its run's folder."""
 
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from vq_core.runs.loading import load_vqvae
 
 @torch.no_grad()
 def extract_codes(run: Run, config: Config, flipped: bool = False) -> UInt16[np.ndarray, "n h w"]:
-    """Codes of all packed images (or of their mirror images) by a run's best autoencoder.
+    """Codes of all packed images (or of their mirror images) from a run's best autoencoder.
 
-    Kept in `codes.npy` (`codes-flipped.npy`) of the run.
-
-    Raises:
-        RunError: the packed images are not those that the run was trained on.
+    Kept in the run's folder as `codes.npy` (`codes-flipped.npy`). Raises `RunError` if the packed images are not those
+    that the run was trained on.
     """
     path = run.folder / ("codes-flipped.npy" if flipped else "codes.npy")
     if not path.is_file():
@@ -34,9 +32,11 @@ def extract_codes(run: Run, config: Config, flipped: bool = False) -> UInt16[np.
 
 def _write_codes(path: Path, run: Run, packed: PackedImages, config: Config, flipped: bool) -> None:
     if packed.fingerprint != run.result()["data"]:
-        raise RunError(f"{packed.folder}: holds other images by now than {run.name} was trained on; start again")
+        raise RunError(f"{packed.folder}: no longer holds the images that {run.name} was trained on; start again")
     device = pick_device(config)
-    with torch.random.fork_rng(devices=[]):  # a training draws the same whether the codes were there or not
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # so that a training draws the same numbers whether the codes existed or not
         model = load_vqvae(run).to(device)
     batches = np.array_split(np.arange(len(packed.images)), -(-len(packed.images) // 64))
     parts = []

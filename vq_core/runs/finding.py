@@ -1,4 +1,4 @@
-"""Which run is meant: by the settings and the images that are there, or by a run named outright."""
+"""Finding runs: by settings and images, or by the name of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,9 @@ from vq_core.config import Config, override, renamed
 from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError
-from vq_core.runs.checkpoints import settings_that_differ
+from vq_core.runs.checkpoints import first_few, settings_that_differ
 from vq_core.runs.folders import Phase, Run, all_runs, open_run
-from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of, steps_key
+from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of, steps_group
 
 _NOTEBOOKS: dict[Phase, str] = {
     "kmeans": "01_codebook_kmeans_init",
@@ -18,7 +18,7 @@ _NOTEBOOKS: dict[Phase, str] = {
     "prior": "04_phase3_prior",
     "masked": "04_phase3_prior",
 }
-# Whose weights each phase can start from.
+# The phases whose weights a phase can start from.
 _SOURCES: dict[Phase, tuple[Phase, ...]] = {
     "phase1": ("phase1", "phase2"),
     "phase2": ("phase1", "phase2"),
@@ -28,31 +28,31 @@ _SOURCES: dict[Phase, tuple[Phase, ...]] = {
 
 
 def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The settings of a finished run. Under them that run is found, its parents, its priors and its images.
+    """The settings of a finished run; with them, all functions here find that run, its ancestors, priors and images.
 
     Args:
         run: its name in `data/runs`, or a path.
-        overrides: for what comes after it or does not matter to it, such as `train.device=cpu`.
+        overrides: settings of later phases, or settings that do not affect the run, such as `train.device=cpu`.
 
     Raises:
         RunError: no such run.
-        ConfigError: an override that would change what the run is.
+        ConfigError: an override would change the run itself.
     """
     named = open_run(run)
-    tree = named.config().model_dump(mode="json")
-    config = override(tree, overrides)
+    config = override(named.config().model_dump(mode="json"), overrides)
     for phase in lineage(named):
-        different = _differences(phase, named.config(), config)
-        if different:
-            raise ConfigError(f"{named.name} has its own settings: {', '.join(different)}")
+        if different := _differences(phase, named.config(), config):
+            raise ConfigError(
+                f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
+            )
     return config.model_copy(update={"run": str(named.folder)})
 
 
 def load_images(config: Config) -> PackedImages:
-    """The packed images of these settings; under `config_of` those that the run was trained on.
+    """The packed images for these settings or, with those of `config_of`, the images that the run was trained on.
 
     Raises:
-        DataError: there are none, or not any more; says what to do.
+        DataError: there are none, or no longer any; the message says what to do.
     """
     if config.run is None:
         return packed_images(config)
@@ -60,17 +60,17 @@ def load_images(config: Config) -> PackedImages:
     packed = packed_with(run.result()["data"])
     if packed is None:
         raise DataError(
-            f"{run.name}: the images that it was trained on are not packed any more, for others have been added or "
+            f"{run.name}: the images that it was trained on are no longer packed, because some have been added or "
             f"removed; start a new run from its weights with {run.phase}.start_from={run.name}"
         )
     return packed
 
 
 def run_for(phase: Phase, config: Config) -> Run:
-    """The run folder of a phase under these settings and images, finished or not.
+    """The run of a phase with these settings and images, finished or not.
 
     Raises:
-        DataError: the images are not prepared.
+        DataError: the images have not been prepared.
     """
     if config.run is not None:
         return _relative(Run(Path(config.run)), phase, config)
@@ -81,7 +81,7 @@ def finished(phase: Phase, config: Config) -> Run:
     """The finished run of a phase.
 
     Raises:
-        RunError: there is none; names the notebook to run first and the finished run that is nearest.
+        RunError: there is none; the message names the notebook to run first and the nearest finished run.
     """
     run = run_for(phase, config)
     if not run.done:
@@ -93,32 +93,28 @@ def finished(phase: Phase, config: Config) -> Run:
 
 
 def parent_of(run: Run) -> Run | None:
-    """The run that a finished one came from; None where it began afresh or from a run of its own kind."""
+    """The parent of a finished run; None if it started from scratch or from a run named by `start_from`."""
     result = run.result()
     if "parent" in result:
         return Run(run.folder.parent / result["parent"]) if result["parent"] else None
-    config = run.config()  # a run of 6d1eaf3, which did not record it: its settings tell the name
+    config = run.config()  # 6d1eaf3 did not record the parent: its name follows from the settings
     phase = parent_phase(run.phase, config)
     return Run(run.folder.parent / _expected(phase, config, result["data"]).name) if phase else None
 
 
 def lineage(run: Run) -> dict[Phase, Run]:
-    """A finished run and all that it came from, by phase."""
-    found: dict[Phase, Run] = {}
-    at: Run | None = run
-    while at is not None:
-        found[at.phase] = at
-        at = parent_of(at) if at.done else None
-    return found
+    """A finished run and all its ancestors, by phase."""
+    parent = parent_of(run) if run.done else None
+    return {run.phase: run} | (lineage(parent) if parent else {})
 
 
 def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) -> Run | None:
-    """The longest finished run that differs from one to come in nothing but fewer steps, to go on from."""
-    group, key = steps_key(run.phase)
+    """The longest finished run that a new run can continue: one that differs only in having fewer steps."""
+    group = steps_group(run.phase)
     settings, found = getattr(config, group), dict[int, Run]()
     for other in all_runs():
-        if other.phase == run.phase != "kmeans" and (steps := other.settings()[group][key]) < settings.steps:
-            fewer = config.model_copy(update={group: settings.model_copy(update={key: steps})})
+        if other.phase == run.phase != "kmeans" and (steps := other.settings()[group]["steps"]) < settings.steps:
+            fewer = config.model_copy(update={group: settings.model_copy(update={"steps": steps})})
             if other.name == run_named(run.phase, fewer, fingerprint, parent).name:
                 found[steps] = other
     return found[max(found)] if found else None
@@ -128,36 +124,34 @@ def source_run(phase: Phase, config: Config) -> Run | None:
     """The finished run that `start_from` names.
 
     Raises:
-        RunError: no such run, of another kind, or one that has trained on images which are held out now.
+        RunError: no such run, it is of the wrong phase, or it was trained on images that are now held out.
     """
     name = source_of(phase, config)
     if name is None:
         return None
     source, key = open_run(name), f"{phase}.start_from={name}"
     if source.phase not in _SOURCES[phase]:
-        raise RunError(f"{key}: is a {source.phase} run; {' or '.join(_SOURCES[phase])} is needed")
-    theirs = source.config()
-    # Which side an image falls on depends on its pixels and the seed; a smaller share holds out fewer of the same.
-    same = [("seed", theirs.seed, config.seed)]
-    same += [(f"data.{n}", getattr(theirs.data, n), getattr(config.data, n)) for n in ("image_size", "square")]
-    different = [f"{n} ({a} there, {b} here)" for n, a, b in same if a != b]
-    if theirs.data.val_share < config.data.val_share:
-        different.append(f"data.val_share ({theirs.data.val_share} there, {config.data.val_share} here)")
+        raise RunError(f"{key}: is a {source.phase} run, but {' or '.join(_SOURCES[phase])} is needed")
+    # An image's split depends on its pixels and the seed; a smaller val_share holds out a subset of the same images.
+    theirs, names = source.config(), ("image_size", "square", "val_share")
+    pairs = [("seed", theirs.seed, config.seed)]
+    pairs += [(f"data.{n}", getattr(theirs.data, n), getattr(config.data, n)) for n in names]
+    different = [f"{n} ({a} there, {b} here)" for n, a, b in pairs if (a < b if n == "data.val_share" else a != b)]
     if different:
-        raise RunError(f"{key}: has trained on images that are held out now: {', '.join(different)}; set them as there")
+        raise RunError(f"{key}: was trained on images that are now held out: {', '.join(different)}; use its values")
     return source
 
 
 def _expected(phase: Phase, config: Config, fingerprint: str) -> Run:
-    """The run that settings and images lead to."""
+    """The run that settings and images determine."""
     parent = parent_phase(phase, config)
     return run_named(phase, config, fingerprint, _expected(parent, config, fingerprint) if parent else None)
 
 
 def _relative(run: Run, phase: Phase, config: Config) -> Run:
-    """The run of any phase that belongs to a named one: what it came from, or the newest that came from it.
+    """The run of any phase that belongs to a named run: its ancestor, or its newest descendant.
 
-    Where settings of a later phase have been changed, it is the run with those settings instead of the newest.
+    If settings of a later phase have been overridden, it is the run with those settings instead of the newest.
     """
     own = lineage(run)
     if phase in own:
@@ -171,7 +165,7 @@ def _relative(run: Run, phase: Phase, config: Config) -> Run:
 
 
 def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
-    """The settings that differ, of those that matter to a phase or to one that leads to it."""
+    """The settings that differ among those that matter to a phase or to a phase that leads up to it."""
 
     def merged(config: Config) -> dict[str, Any]:
         tree: dict[str, Any] = {}
@@ -184,20 +178,19 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
 
 
 def _nearest(phase: Phase, config: Config) -> str:
-    """What an error says of the finished run that is nearest to what was asked for."""
+    """Part of an error message: the finished run that is nearest to the settings, and how it differs."""
     packed, found = load_images(config), []
     for run in all_runs():
         if run.phase != phase:
             continue
         result, different = run.result(), _differences(phase, run.config(), config)
         if result["data"] != packed.fingerprint:
-            then = f"{result['packed_images']} then, {len(packed.images)} now" if "packed_images" in result else ""
-            different.insert(0, f"other images ({then})" if then else "other images")
+            then = f" ({result['packed_images']} then, {len(packed.images)} now)" if "packed_images" in result else ""
+            different.insert(0, f"its images{then}")
         found.append((len(different), run.name, different))
     if not found:
         return ""
     _, name, different = min(found)
-    more = f" and {len(different) - 4} more" if len(different) > 4 else ""
-    why = f"differs in {', '.join(different[:4])}{more}" if different else "comes from another run"
+    why = f"differs in {first_few(different)}" if different else "has another parent"
     start = f", or start from it with {phase}.start_from={name}" if phase != "kmeans" else ""
-    return f". The nearest finished one is {name}, which {why}: use it with --run {name}{start}"
+    return f". The nearest finished run is {name}, which {why}: use it with --run {name}{start}"

@@ -1,4 +1,4 @@
-"""A run's folder: where a training leaves its checkpoints, metrics and pictures, and how they are read again."""
+"""A run's folder: its checkpoints, metrics and pictures, written during training and read afterwards."""
 
 import json
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from vq_core.files import written_whole
 
 Phase = Literal["kmeans", "phase1", "phase2", "prior", "masked"]
 PHASES: tuple[Phase, ...] = ("kmeans", "phase1", "phase2", "prior", "masked")
-PRIORS: tuple[Phase, ...] = ("prior", "masked")  # the phases that learn codes
+PRIORS: tuple[Phase, ...] = ("prior", "masked")  # the phases that model codes
 Split = Literal["train", "val"]
-_RENAMED = {"kind": "phase"}  # keys of `result.json` since 6d1eaf3: the one of then → today's
+_RENAMED = {"kind": "phase"}  # keys of `result.json` renamed since 6d1eaf3: old → new
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training's folder."""
+    """One run, identified by its folder."""
 
     folder: Path
 
@@ -32,11 +32,11 @@ class Run:
 
     @property
     def phase(self) -> Phase:
-        """Which training it is of. Raises `RunError` where the folder's name does not say."""
+        """The phase in the folder's name. Raises `RunError` if there is none."""
         for phase in PHASES:
             if self.name.split("-")[0] == phase:
                 return phase
-        raise RunError(f"{self.folder}: is no run: its name does not begin with one of {', '.join(PHASES)}")
+        raise RunError(f"{self.folder}: is not a run: its name does not start with one of {', '.join(PHASES)}")
 
     @property
     def best(self) -> Path:
@@ -45,16 +45,16 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint from which training goes on."""
+        """The checkpoint from which training resumes."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
     def done(self) -> bool:
-        """Whether training came to its end."""
+        """Whether training has finished."""
         return (self.folder / "result.json").is_file()
 
     def result(self) -> dict[str, Any]:
-        """The metrics that the run ended with. Raises `RunError` while it has not ended."""
+        """The metrics that the run ended with. Raises `RunError` if it has not finished."""
         try:
             stored = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -68,11 +68,11 @@ class Run:
             file.write(json.dumps(known | metrics, indent=2, ensure_ascii=False).encode())
 
     def settings(self) -> dict[str, Any]:
-        """All settings that the run was started with, as they were stored."""
+        """All settings that the run was started with, as stored."""
         return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
 
     def config(self) -> Config:
-        """The same as today's settings, in which keys that are newer than the run have their neutral values."""
+        """The same under today's keys; keys newer than the run have their neutral values."""
         return config_from_dict(self.settings())
 
     def history(self) -> list[dict[str, Any]]:
@@ -85,15 +85,12 @@ class Run:
         return np.array([s for s, _ in rows]), np.array([v for _, v in rows])
 
     def usage(self, split: Split = "train") -> tuple[np.ndarray, np.ndarray]:
-        """Steps [t] and how often each code was chosen [t, K].
-
-        In training since the entry before, on the validation images in one pass over all of them.
-        """
+        """Steps [t] and uses of each code [t, K]: in training since the previous row, in validation in a whole pass."""
         rows = [row for row in _read_lines(self.folder / "usage.jsonl") if row.get("split", "train") == split]
         return np.array([row["step"] for row in rows]), np.array([row["counts"] for row in rows])
 
     def begin(self, settings: dict[str, Any], step: int) -> None:
-        """Make the folder with its settings; drop logged rows later than a step, which a resumed run logs again."""
+        """Create the folder with its settings; drop rows logged after `step`, which a resumed run will log again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self.folder / "config.yaml") as file:
             file.write(yaml.safe_dump(settings, sort_keys=False).encode())
@@ -106,13 +103,13 @@ class Run:
 
 
 class History:
-    """Appends what a training logs to its run's files, and keeps it for the live view."""
+    """Appends what training logs to the run's files, and keeps it for the live view."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, Any]] = run.history()
         steps, counts = run.usage()
-        # Step and counts of the latest usage histogram of training.
+        # Step and counts of the latest usage histogram from training.
         self.latest_usage: tuple[int, np.ndarray] | None = (int(steps[-1]), counts[-1]) if len(steps) else None
 
     def add(self, metrics: dict[str, float], step: int) -> None:
@@ -133,7 +130,7 @@ class History:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a line that an abrupt end cut short is left out."""
+    """Rows of a JSON Lines file, up to a line that was cut short when writing was interrupted."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -144,14 +141,14 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def all_runs(folder: Path | None = None) -> list[Run]:
-    """Every finished run in a folder (`data/runs`, where none is given), by name."""
+    """All finished runs in a folder (by default `data/runs`), sorted by name."""
     return [Run(path.parent) for path in sorted((folder or data_dir() / "runs").glob("*/result.json"))]
 
 
 def open_run(name: str) -> Run:
-    """The finished run of a name (of a folder in `data/runs`) or a path. Raises `RunError` where there is none."""
+    """The finished run with a name (in `data/runs`) or at a path. Raises `RunError` if there is none."""
     run = Run(next((f for f in (data_dir() / "runs" / name, Path(name).resolve()) if f.is_dir()), Path(name)))
     if not run.done or run.phase not in PHASES:
         known = ", ".join(other.name for other in all_runs()) or "none"
-        raise RunError(f"{name}: is no finished run; finished ones are {known}")
+        raise RunError(f"{name}: is not a finished run; the finished runs are: {known}")
     return run

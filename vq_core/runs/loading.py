@@ -1,7 +1,8 @@
-"""Models out of settings, and out of runs and checkpoints: plain torch, ready to use."""
+"""Models built from settings, or loaded from runs and checkpoints: plain torch, ready to use."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +12,17 @@ from vq_core.models import VQVAE, CodeTransformer, Decoder, Encoder, VectorQuant
 from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
 from vq_core.runs.folders import PRIORS, Phase, Run, open_run
 
+Model = TypeVar("Model", VQVAE, CodeTransformer)
+
 
 def make_vqvae(config: Config, phase: Phase = "phase1") -> VQVAE:
-    """A fresh autoencoder; that of the phase "kmeans" does not quantise."""
+    """A freshly initialised autoencoder; for the phase "kmeans" it does not quantise."""
     model, quantizer, depth = config.model, config.quantizer, len(config.model.channels)
     inside, dim = model.latent_channels, model.code_dim
     levels = [depth - (config.data.image_size // side).bit_length() + 1 for side in model.attention_at]
     blocks: dict[str, Any] = {"norm": model.norm, "activation": model.activation}
     stages = tuple(depth - 1 - level for level in levels)
-    # Random numbers are drawn in this order: another one would make every result another.
+    # The order in which these modules draw random numbers is part of every result: do not change it.
     encoder = Encoder(model.channels, model.res_blocks, inside, attention_levels=stages, **blocks)
     blocks |= {"upsample": model.upsample, "attention_levels": tuple(levels)}
     decoder = Decoder(model.decoder_channels, model.res_blocks, inside, **blocks)
@@ -31,10 +34,10 @@ def make_vqvae(config: Config, phase: Phase = "phase1") -> VQVAE:
 
 
 def make_prior(config: Config, phase: Phase) -> CodeTransformer:
-    """A fresh transformer over codes; that of the phase "prior" is causal, that of "masked" is not."""
-    model, prior, causal = config.model, config.prior, phase == "prior"
+    """A freshly initialised transformer over codes: causal for the phase "prior", not causal for "masked"."""
+    model, prior = config.model, config.prior
     size = (prior.dim, prior.layers, prior.heads, prior.dropout)
-    return CodeTransformer(model.num_codes, config.grid, *size, causal=causal, code_dim=model.code_dim)
+    return CodeTransformer(model.num_codes, config.grid, *size, causal=phase == "prior", code_dim=model.code_dim)
 
 
 def load_vqvae(run_or_checkpoint: Run | str | Path) -> VQVAE:
@@ -46,32 +49,30 @@ def load_vqvae(run_or_checkpoint: Run | str | Path) -> VQVAE:
     Raises:
         CheckpointError: no such file, damaged, or not an autoencoder's.
     """
-    path, state = _read(run_or_checkpoint, ("kmeans", "phase1", "phase2"))
-    with fitting(path):
-        model = make_vqvae(config_from_dict(state["config"]), state["phase"])
-    load_weights(model, weights_of(state, "vqvae"), path)
-    return model.eval().requires_grad_(False)
+    return _load(run_or_checkpoint, ("kmeans", "phase1", "phase2"), make_vqvae, "vqvae")
 
 
 def load_prior(run_or_checkpoint: Run | str | Path) -> CodeTransformer:
-    """The transformer of a prior's run or checkpoint file, as `load_vqvae` loads an autoencoder."""
-    path, state = _read(run_or_checkpoint, PRIORS)
-    with fitting(path):
-        model = make_prior(config_from_dict(state["config"]), state["phase"])
-    load_weights(model, weights_of(state, "transformer"), path)
-    return model.eval().requires_grad_(False)
+    """The transformer of a prior's run or checkpoint file, loaded as `load_vqvae` loads an autoencoder."""
+    return _load(run_or_checkpoint, PRIORS, make_prior, "transformer")
 
 
 def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
-    """Of a checkpoint's weights those of one part of the training module: "vqvae", "adversary", "transformer"."""
+    """The weights in a checkpoint of one part of the training module: "vqvae", "adversary" or "transformer"."""
     return {name.removeprefix(f"{part}."): w for name, w in state["model"].items() if name.startswith(f"{part}.")}
 
 
-def _read(run_or_checkpoint: Run | str | Path, phases: tuple[Phase, ...]) -> tuple[Path, dict[str, Any]]:
+def _load(
+    run_or_checkpoint: Run | str | Path, phases: tuple[Phase, ...], make: Callable[[Config, Phase], Model], part: str
+) -> Model:
     if isinstance(run_or_checkpoint, Run):
         path = run_or_checkpoint.best
     elif Path(run_or_checkpoint).suffix == ".ckpt":
         path = Path(run_or_checkpoint)
     else:
         path = open_run(str(run_or_checkpoint)).best
-    return path, load_checkpoint(path, phases)
+    state = load_checkpoint(path, phases)
+    with fitting(path):
+        model = make(config_from_dict(state["config"]), state["phase"])
+    load_weights(model, weights_of(state, part), path)
+    return model.eval().requires_grad_(False)

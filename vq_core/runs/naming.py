@@ -1,9 +1,9 @@
-"""A run's name: phase, profile, and a hash of all that decides what the training computes.
+"""A run's name: phase, profile, and a hash of everything that determines what the training computes.
 
-`data/runs/phase1-demo-1a2b3c4d/`: the hash is of every setting that matters to this phase, of the images' fingerprint
-and of the run that it starts from. The same settings lead to the same folder: a finished run is loaded, an interrupted
-one goes on. An update renames nothing: the hash is taken over the keys of 6d1eaf3 (`config.RENAMED`), and a newer key
-counts only where it departs from its neutral value (`config.NEUTRAL`).
+`data/runs/phase1-demo-1a2b3c4d/`: the hash covers every setting that matters to this phase, the fingerprint of the
+images and the parent run. The same settings lead to the same folder, so that a finished run is loaded and an
+interrupted one resumed. Updates rename no runs: the hash uses the keys of 6d1eaf3 (`config.RENAMED`), and includes a
+newer key only if it differs from its neutral value (`config.NEUTRAL`).
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from typing import Any
 from vq_core.config import NEUTRAL, Config, data_dir, renamed
 from vq_core.runs.folders import PRIORS, Phase, Run
 
-# Settings without a part in what a run computes, under the keys of 6d1eaf3.
+# Settings that do not affect what a run computes, under the keys of 6d1eaf3.
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
-_HABITS = {"device", "devices", "accumulate", "bad_steps", "wandb"}  # how it is computed and kept
+_HABITS = {"device", "devices", "accumulate", "bad_steps", "wandb"}  # how it is computed and logged
 _HABITS |= {"log_every", "image_every", "save_every", "checkpoint_every"}
 _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
-_NONE: set[str] = set()  # also: no value of any setting
+_NONE: set[str] = set()  # also unequal to every setting's value
 _COMMON = {"model": _NONE, "optim": _NONE, "data": _CLEANING}
 _AUTOENCODER = _COMMON | {"train": _HABITS}
-# Of each phase, the groups that matter, each without the keys that do not; other groups (sweep …) change no name.
+# For each phase the groups that matter, with the keys to ignore in them; other groups (sweep …) affect no name.
 _GROUPS: dict[Phase, dict[str, set[str]]] = {
     "kmeans": _AUTOENCODER | {"kmeans": _NONE, "loss": _GAN | {"vq", "commit"}, "phase1": {"steps", "start_from"}},
     "phase1": _AUTOENCODER | {"quantizer": _NONE, "loss": _GAN, "phase1": _NONE},
@@ -33,13 +33,13 @@ _GROUPS: dict[Phase, dict[str, set[str]]] = {
 
 
 def relevant_settings(phase: Phase, tree: dict[str, Any]) -> dict[str, Any]:
-    """Of all settings, as nested plain values, those that decide what a phase computes, under the keys of 6d1eaf3."""
+    """The settings that determine what a phase computes, as nested plain values under the keys of 6d1eaf3."""
     old = renamed(tree, to_old=True)
     relevant: dict[str, Any] = {"seed": tree["seed"]}
     for group, ignored in _GROUPS[phase].items():
         kept = {key: value for key, value in old[group].items() if key not in ignored}
         kept = {key: value for key, value in kept.items() if NEUTRAL.get(f"{group}.{key}", _NONE) != value}
-        if isinstance(kept.get("start_from"), str):  # a run by its name, however it was given
+        if isinstance(kept.get("start_from"), str):  # a run counts by its name, even if it was given as a path
             kept["start_from"] = Path(kept["start_from"]).name
         if kept:
             relevant[group] = kept
@@ -47,7 +47,7 @@ def relevant_settings(phase: Phase, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def parent_phase(phase: Phase, config: Config) -> Phase | None:
-    """The phase whose run this one needs before it: it starts from its weights, or learns its codes."""
+    """The phase of the parent run, whose weights this phase starts from, or whose codes it models."""
     if phase in PRIORS:
         return "phase2"
     if phase == "phase2" and config.phase2.start_from == "phase1":
@@ -57,29 +57,26 @@ def parent_phase(phase: Phase, config: Config) -> Phase | None:
 
 
 def phases_up_to(phase: Phase, config: Config) -> list[Phase]:
-    """The phases that lead to one, in order, itself the last."""
+    """The phases that lead up to a phase, in order, ending with the phase itself."""
     parent = parent_phase(phase, config)
     return [*(phases_up_to(parent, config) if parent else []), phase]
 
 
 def run_named(phase: Phase, config: Config, fingerprint: str, parent: Run | None) -> Run:
-    """The run folder that these settings, images and parent run lead to, whether it exists or not."""
-    relevant = {
-        "fingerprint": fingerprint,
-        "parent": parent.name if parent else None,
-        "settings": relevant_settings(phase, config.model_dump(mode="json")),
-    }
+    """The run that these settings, images and parent run determine, whether it exists or not."""
+    settings = relevant_settings(phase, config.model_dump(mode="json"))
+    relevant = {"fingerprint": fingerprint, "parent": parent.name if parent else None, "settings": settings}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     return Run(data_dir() / "runs" / f"{phase}-{config.profile}-{digest}")
 
 
-def steps_key(phase: Phase) -> tuple[str, str]:
-    """Group and key of a phase's number of steps."""
-    return ("prior" if phase in PRIORS else phase), "steps"
+def steps_group(phase: Phase) -> str:
+    """The group of settings that holds a phase's number of steps, `steps`."""
+    return "prior" if phase in PRIORS else phase
 
 
 def source_of(phase: Phase, config: Config) -> str | None:
-    """The run that `start_from` names; None where the phase starts as it always does."""
+    """The run that `start_from` names; None if the phase starts in its usual way."""
     if phase == "kmeans":
         return None
     source = getattr(config, phase).start_from

@@ -1,4 +1,4 @@
-"""Records of experiments: the table of all finished runs."""
+"""Records of experiments: a table of finished runs."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +15,10 @@ METRICS = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes
 
 
 def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
-    """One row per finished run (of all, where none are given): its name, the settings compared, its metrics.
+    """One row per finished run (by default of all): its name, the settings to compare, its metrics.
 
-    Where runs were trained on different images, each row has the start of its images' fingerprint: metrics on
-    different images do not compare.
+    If the runs were trained on different images, each row also has the start of its images' fingerprint, because
+    metrics on different images are not comparable.
     """
     rows, results = [], {run: run.result() for run in (all_runs() if runs is None else runs)}
     several = len({result.get("data") for result in results.values()}) > 1
@@ -33,7 +33,7 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table of rows as Markdown, which notebooks render."""
+    """The rows as a Markdown table, which notebooks render."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:

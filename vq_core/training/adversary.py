@@ -1,4 +1,4 @@
-"""The adversary of Phase 2: the discriminator, the losses on both sides of it, and what steadies it on few images."""
+"""The adversary of Phase 2: the discriminator, the losses on both sides, and what keeps it stable on few images."""
 
 from typing import Literal
 
@@ -18,12 +18,13 @@ _ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as in the paper
 
 
 class Adversary(nn.Module):
-    """A discriminator and what it minimises: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
+    """A discriminator and its objective: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
+
+    In its methods, `shard` is the rank of this process and the number of processes.
 
     Args:
-        config: its sizes and options.
-        kind: of the loss, for generator and discriminator.
-        position: of the training, whose batches' random numbers the augmentation draws.
+        kind: which loss, for generator and discriminator alike.
+        position: where the training is; it determines the random numbers of the augmentation.
     """
 
     anchors: Tensor
@@ -35,58 +36,49 @@ class Adversary(nn.Module):
         self.register_buffer("anchors", torch.zeros(2))  # mean logits of real and of reconstructed patches
 
     def generator_loss(self, x_rec: Images, shard: tuple[int, int]) -> Float[Tensor, ""]:
-        """L_gan, which the decoder minimises; the discriminator's parameters get no gradient from it.
-
-        Args:
-            x_rec: reconstructions.
-            shard: this process's rank and the number of processes.
-        """
+        """L_gan, which the decoder minimises; the discriminator's parameters get no gradient from it."""
         self.requires_grad_(False)
-        loss = generator_loss(self._logits(x_rec, Purpose.DISCRIMINATOR_REAL, shard), self.kind)
+        seen = self._augmented(x_rec, Purpose.DISCRIMINATOR_REAL, shard)
+        loss = generator_loss(self.discriminator(seen), self.kind)
         self.requires_grad_(True)
         return loss
 
     def discriminator_terms(self, x: Images, x_rec: Images, shard: tuple[int, int]) -> dict[str, Tensor]:
-        """`disc_total`, which the discriminator minimises; the terms that it is the sum of; and mean logits.
+        """`disc_total`, which the discriminator minimises, the terms that make it up, and the mean logits.
 
-        Args:
-            x: real images.
-            x_rec: their reconstructions, detached.
-            shard: as above.
+        `x_rec` are the reconstructions of the real images `x`, detached.
         """
-        real = self._logits(x, Purpose.DISCRIMINATOR_REAL, shard)
-        fake = self._logits(x_rec, Purpose.DISCRIMINATOR_FAKE, shard)
+        seen = self._augmented(x, Purpose.DISCRIMINATOR_REAL, shard)
+        real = self.discriminator(seen)
+        fake = self.discriminator(self._augmented(x_rec, Purpose.DISCRIMINATOR_FAKE, shard))
         terms = {"disc": discriminator_loss(real, fake, self.kind)}
         loss = terms["disc"]
         if self.config.lecam:
             terms["lecam"] = self._lecam(real, fake)
             loss = loss + self.config.lecam * terms["lecam"]
         if self.config.gradient_penalty:
-            terms["r1"] = self._gradient_norm(self._augmented(x, Purpose.DISCRIMINATOR_REAL, shard))
+            terms["r1"] = self._gradient_norm(seen)
             loss = loss + 0.5 * self.config.gradient_penalty * terms["r1"]
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
     @torch.no_grad()
     def move_anchors(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
-        """Move LeCam's averages by the mean logits of a step."""
+        """Update LeCam's moving averages with the mean logits of one step."""
         self.anchors.lerp_(total(torch.stack([real, fake]).float()) / world_size(), 1 - _ANCHOR_DECAY)
-
-    def _logits(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Float[Tensor, "b 1 h2 w2"]:
-        return self.discriminator(self._augmented(x, purpose, shard))
 
     def _augmented(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Images:
         return diff_augment(x, self.position.generator(purpose), shard) if self.config.augment else x
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
-        """Keeps both logits near the other's average of before (Tseng et al., arXiv:2104.03310, equation 3).
+        """Pulls each side's logits towards the other's moving average (Tseng et al., arXiv:2104.03310, equation 3).
 
-        The averages start at 0, so that in the first hundred steps it is an L2 penalty on the logits.
+        The averages start at 0, so for the first hundred steps this is an L2 penalty on the logits.
         """
         anchor_real, anchor_fake = self.anchors
         return (real.float() - anchor_fake).square().mean() + (fake.float() - anchor_real).square().mean()
 
     def _gradient_norm(self, x: Images) -> Float[Tensor, ""]:
-        """R1: ‖∇D‖² at real images (Mescheder et al., arXiv:1801.04406, equation 9); in fp32, it is a derivative."""
+        """R1: ‖∇D‖² at real images (Mescheder et al., arXiv:1801.04406, equation 9); in fp32, being a derivative."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.detach().float().requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
@@ -112,8 +104,8 @@ def adaptive_factor(
 ) -> Float[Tensor, ""]:
     """‖∇ of all other terms‖ / ‖∇ of L_gan‖ at the decoder's last layer over a batch, at most `cap`.
 
-    It makes λ_gan a fraction of the gradient instead of a weight (Esser et al., arXiv:2012.09841, equation 7; there the
-    cap is 10⁴, which lets a discriminator that has no gradient yet explode the sum). `scale` is that of fp16's scaler.
+    It turns λ_gan from a weight into a fraction of the gradient (Esser et al., arXiv:2012.09841, equation 7; their cap
+    of 10⁴ lets a discriminator that has no gradient yet blow up the sum). `scale` is that of fp16's scaler.
     """
     gradients = [torch.autograd.grad(scale * loss, last_layer, retain_graph=True)[0] for loss in (other, gan)]
     norms = [total(gradient.float()).norm() / (scale * world_size()) for gradient in gradients]
@@ -121,10 +113,10 @@ def adaptive_factor(
 
 
 def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] = (0, 1)) -> Images:
-    """Colour, translation by up to an eighth, a blank square of half the side; differentiable.
+    """Differentiable colour jitter, translation by up to an eighth, and a blank square of half the side.
 
-    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738. Of several processes,
-    which share a batch, each takes its part of the random numbers.
+    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738. Processes that train
+    together draw the random numbers of the whole batch, and each uses those of its own images.
     """
     (rank, world), size = shard, x.shape[-1]
     draw = torch.rand(7, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
@@ -137,7 +129,7 @@ def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] =
     places = torch.arange(size, device=x.device)
     reach = size // 8
     shift = ((2 * reach + 1) * draw[3:5, :, 0, 0]).floor().long() - reach  # [2, b, 1]
-    down, right = (places + shift + 1).clamp(0, size + 1)  # in the picture with a rim of zeros
+    down, right = (places + shift + 1).clamp(0, size + 1)  # in the image padded with a border of zeros
     picture = torch.arange(len(x), device=x.device)[:, None, None, None]
     channel = torch.arange(3, device=x.device)[None, :, None, None]
     x = F.pad(x, (1, 1, 1, 1))[picture, channel, down[:, None, :, None], right[:, None, None, :]]

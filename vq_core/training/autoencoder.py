@@ -1,4 +1,4 @@
-"""The trainings of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
+"""Training of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
 
 from typing import Literal
 
@@ -25,35 +25,31 @@ Images = Float[Tensor, "b 3 height width"]
 
 
 class AutoencoderTraining(StepModule):
-    """A `VQVAE` in training and, in Phase 2, its adversary.
-
-    The phases differ in two things: "kmeans" trains without quantisation, "phase2" adds the discriminator.
-    """
+    """Trains a `VQVAE`: "kmeans" without quantisation, "phase1" with it, "phase2" also against a discriminator."""
 
     steps_before: Tensor
     gan_from: Tensor
     usage: Tensor
 
     def __init__(self, config: Config, phase: AutoencoderPhase) -> None:
-        settings = config.phase2 if phase == "phase2" else config.phase1
+        gan = phase == "phase2"
+        settings = config.phase2 if gan else config.phase1
         steps = config.kmeans.steps if phase == "kmeans" else settings.steps
         position = Position(config.seed, steps, config.train.val_every, config.train.accumulate)
         monitor = config.train.monitor.removeprefix("val_")
-        if phase == "phase2":  # L_rec is lowest before the GAN has done anything: it would choose the blurred state
+        if gan:  # L_rec is lowest before the GAN has had any effect: it would pick the blurred state
             monitor = "perceptual" if config.loss.perceptual else "latest"
-        super().__init__(
-            config, phase, position, settings.lr, config.optim.warmup_steps, monitor, config.train.patience
-        )
+        warmup, patience = config.optim.warmup_steps, config.train.patience
+        super().__init__(config, phase, position, settings.lr, warmup, monitor, patience)
         self.vqvae = make_vqvae(config, phase)
-        gan = phase == "phase2"
         self.adversary = Adversary(config.discriminator, config.loss.gan_loss, position) if gan else None
-        # Steps of the autoencoder before this run, and the first of all its steps at which the GAN may begin.
+        # Steps of the autoencoder before this run; and the earliest step, with those counted in, for the GAN to start.
         self.register_buffer("steps_before", torch.tensor(0))
         self.register_buffer("gan_from", torch.tensor(0))
-        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of the codes, since the last picture
-        self.finished_usage = torch.zeros(0)  # of the stretch that ended with the last picture
-        self.val_usage = torch.zeros(0)  # of the validation images, in the last pass over them
-        self._perceptual: list[PerceptualLoss] = []  # in a list: not a part of the module, nor of its checkpoints
+        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of each code since the last picture
+        self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
+        self.val_usage = torch.zeros(0)  # of each code in the latest pass over the validation images
+        self._perceptual: list[PerceptualLoss] = []  # in a list, which keeps it out of the module and its checkpoints
         self._worst: list[tuple[Tensor, Tensor]] = []
         self._batch_norms: dict[str, Tensor] = {}
         self._val: dict[str, Tensor] = {}  # sums over the images validated so far
@@ -65,7 +61,7 @@ class AutoencoderTraining(StepModule):
     # --- one step -------------------------------------------------------------------------------------------------
 
     def training_step(self, x: Images, batch_idx: int) -> None:
-        """One batch: the autoencoder's losses and, from the GAN's start on, the discriminator's."""
+        """One batch: the autoencoder's losses and, once the GAN has started, the discriminator's."""
         out = self.vqvae.reconstruct(x)
         terms = self.autoencoder_terms(x, out)
         loss = self.weighted(terms)
@@ -82,7 +78,7 @@ class AutoencoderTraining(StepModule):
         self.finish_batch({"total": loss} | terms, len(x))
 
     def autoencoder_terms(self, x: Images, out: Reconstruction) -> dict[str, Tensor]:
-        """The unweighted terms of the loss, except the GAN's."""
+        """The unweighted loss terms, except the GAN's."""
         loss = self.config.loss
         terms = {"rec": (out.x_rec - x).abs().mean()}
         if loss.l2:
@@ -94,14 +90,14 @@ class AutoencoderTraining(StepModule):
         return terms
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """Σ λ·term. With an EMA codebook L_vq has no gradient and is left out: the total is what is optimised."""
+        """Σ λ·term: what is optimised. With an EMA codebook L_vq has no gradient and is left out."""
         weights, by_gradient = self.config.loss.model_dump(), self.vqvae.quantizer.by_gradient
         optimised = {name: term for name, term in terms.items() if name != "vq" or by_gradient}
         return torch.stack([weights[name] * term for name, term in optimised.items()]).sum()
 
     @property
     def gan_weight(self) -> float:
-        """λ_gan by the schedule at this step; 0 outside Phase 2."""
+        """λ_gan at this step, according to the schedule; 0 outside Phase 2."""
         loss = self.config.loss
         if self.adversary is None:
             return 0.0
@@ -109,7 +105,7 @@ class AutoencoderTraining(StepModule):
         return gan_weight(step, weight=loss.gan, start=start, ramp=loss.gan_ramp)
 
     def gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
-        """λ_gan, times the adaptive factor where it is asked for."""
+        """λ_gan, times the adaptive factor if `loss.gan_adaptive` asks for it."""
         weight, cap = torch.tensor(self.gan_weight, device=self.device), self.config.loss.gan_adaptive
         if not cap:
             return weight
@@ -118,20 +114,19 @@ class AutoencoderTraining(StepModule):
 
     @property
     def perceptual(self) -> PerceptualLoss:
-        """The perceptual distance; made on first use."""
+        """The perceptual distance, created on first use."""
         if not self._perceptual:
             self._perceptual.append(PerceptualLoss(self.config.loss.perceptual_net))
         return self._perceptual[0].to(self.device)
 
     @property
     def settled(self) -> bool:
-        """False in Phase 2 until λ_gan has its full weight."""
+        """False in Phase 2 until λ_gan has reached its full weight."""
         return self.adversary is None or self.gan_weight >= self.config.loss.gan
 
     def active_optimizers(self) -> dict[str, LightningOptimizer]:
-        """The autoencoder's and, once the GAN has begun, the discriminator's."""
-        optimizers = super().active_optimizers()
-        return {name: each for name, each in optimizers.items() if name == "" or self.gan_weight > 0}
+        """The autoencoder's and, once the GAN has started, the discriminator's."""
+        return {name: each for name, each in super().active_optimizers().items() if name == "" or self.gan_weight > 0}
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         optim, disc = self.config.optim, self.config.discriminator
@@ -140,20 +135,17 @@ class AutoencoderTraining(StepModule):
         model = self.vqvae
         parts = (model.encoder, model.to_codes, model.quantizer, model.from_codes, model.decoder)
         parameters = [parameter for part in parts for parameter in part.parameters()]
-        optimizers: dict[str, Optimizer] = {
-            "": maker(parameters, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused)
-        }
-        if self.adversary is not None:
-            optimizers["_discriminator"] = maker(
-                self.adversary.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0, **fused
-            )
-        return optimizers
+        main = maker(parameters, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused)
+        if self.adversary is None:
+            return {"": main}
+        parameters = list(self.adversary.parameters())
+        return {"": main, "_discriminator": maker(parameters, disc.lr, betas=disc.betas, weight_decay=0.0, **fused)}
 
-    # --- what moves with the weights ------------------------------------------------------------------------------
+    # --- codebook and statistics, which move with the weights -------------------------------------------------------
 
     def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
-        """The codebook moves with the weights."""
-        quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # the step under way counted in
+        """Move the codebook with the weights; after a skipped step, put BatchNorm's statistics back."""
+        quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # including the current step
         if self.vqvae.quantize and updated:
             self.usage += quantizer.step()
             self._reset_dead_codes()
@@ -174,11 +166,11 @@ class AutoencoderTraining(StepModule):
         self._keep_batch_norms()
 
     def _keep_batch_norms(self) -> None:
-        """BatchNorm's statistics move in the forward pass: after a skipped step they are put back."""
+        """Copy BatchNorm's statistics, which move in the forward pass, to put them back if the step is skipped."""
         self._batch_norms = {name: value.clone() for name, value in self.named_buffers() if "running_" in name}
 
     def _remember_worst(self, x: Images, out: Reconstruction) -> None:
-        """Keep latents and errors of the step's batches when codes may be reset in this step."""
+        """Keep the latents and errors of this batch if its step may reset codes."""
         every = self.config.quantizer.reset_every
         if not (self.vqvae.quantize and every and (self.steps_done + 1) % every == 0):
             return
@@ -188,18 +180,17 @@ class AutoencoderTraining(StepModule):
         self._worst.append((vectors, error.flatten()))
 
     def _reset_dead_codes(self) -> None:
-        """Move dead codes to the latents of the patches that were reconstructed worst, alike on every rank."""
+        """Move dead codes to the latents of the worst-reconstructed patches, identically on every rank."""
         if not self._worst:
             return
         vectors, errors = (together(torch.cat(parts)) for parts in zip(*self._worst, strict=True))
-        dead = self.vqvae.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()
-        dead = dead[: len(vectors)]
-        # Among the four times as many worst patches a random choice: the very worst are often neighbours of one kind.
+        dead = self.vqvae.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()[: len(vectors)]
+        # A random choice from four times as many bad patches: the very worst are often similar neighbours.
         worst = errors.topk(min(len(errors), 4 * len(dead))).indices
         generator = torch.Generator().manual_seed(reset_seed(self.config.seed, self.steps_done))
         chosen = torch.randperm(len(worst), generator=generator)[: len(dead)].to(worst.device)
         self.vqvae.quantizer.replace(dead, vectors[worst[chosen]])
-        self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the step under way
+        self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the current step
 
     # --- validation -----------------------------------------------------------------------------------------------
 
@@ -230,10 +221,10 @@ class AutoencoderTraining(StepModule):
 
 
 def reset_seed(seed: int, steps_done: int) -> int:
-    """Seed of the random choice in a reset of dead codes.
+    """Seed of the random choice when dead codes are reset.
 
-    It is what CPython's `hash((seed, steps_done)) % 2**63` gives for whole numbers (xxHash's mix of the two, as in
-    `tuplehash` of Objects/tupleobject.c), written out so that results rest on no interpreter.
+    Equals CPython's `hash((seed, steps_done)) % 2**63` for integers (an xxHash of the two, see `tuplehash` in
+    Objects/tupleobject.c), written out so that results do not depend on the interpreter.
     """
     prime1, prime2, prime5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
     mask, mixed = 2**64 - 1, prime5

@@ -1,4 +1,4 @@
-"""What happens beside training: checkpoints, pictures and histograms, an orderly stop, a progress bar."""
+"""What accompanies training: checkpoints, pictures and histograms, an orderly stop, a progress bar."""
 
 import signal
 import sys
@@ -30,35 +30,33 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class HistoryLogger(Logger):
-    """Lightning's way of logging into a run's `History`."""
+    """Lets Lightning log into a run's `History`."""
+
+    name = version = ""  # required by Lightning; the run has its own folder
 
     def __init__(self, history: History) -> None:
         super().__init__()
         self.history = history
 
-    name = version = ""  # Lightning asks for them; a run has its folder
-
-    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the settings are in `config.yaml`."""
+        """Does nothing: the settings are in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row."""
         self.history.add(metrics, step or 0)
 
 
 class Checkpoints(Callback):
-    """Saves `last.ckpt` every so often, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
+    """Saves `last.ckpt` at intervals, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
 
-    Ctrl-C and SIGTERM are answered at the end of the step under way, or of the validation that belongs to it: the state
-    is saved and training stops. Asked twice, it stops at once, and goes on later from the last checkpoint.
+    After Ctrl-C or SIGTERM, the current step and the validation that belongs to it are finished, the state is saved and
+    training stops. A second signal stops it at once, and it will resume from the last checkpoint.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._asked = False  # this process, by a signal
-        self.stopped_together = False  # all processes agreed to; not after a second signal, which stops one at once
+        self._asked = False  # to stop, by a signal to this process
+        self.stopped_together = False  # by agreement of all processes; False after a second signal, which stops one
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -88,15 +86,14 @@ class Checkpoints(Callback):
         if module.steps_done % module.config.train.checkpoint_every == 0:
             self._save(trainer, module, f"step={module.steps_done}.ckpt")
         if self.stopped_together:
-            barrier()  # no process ends before the state is on the disk
+            barrier()  # no process exits before the state is on disk
             module.stop_now = True
 
     def _agree(self, module: StepModule) -> None:
-        """All processes stop at the same step, whichever of them was asked."""
-        stop = self._asked
+        """Make all processes stop at the same step, whichever of them got the signal."""
+        self.stopped_together = self._asked
         if world_size() > 1:
-            stop = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
-        self.stopped_together = stop
+            self.stopped_together = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()
@@ -106,7 +103,7 @@ class Checkpoints(Callback):
 
 @contextmanager
 def signals_given_back() -> Iterator[None]:
-    """Whoever answered Ctrl-C and SIGTERM before answers them again afterwards (Lightning changes both)."""
+    """Restores the handlers of Ctrl-C and SIGTERM afterwards (Lightning and `Checkpoints` replace both)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,9 +116,9 @@ def signals_given_back() -> Iterator[None]:
 
 
 class Pictures(Callback):
-    """Every few hundred steps: a grid of validation images above their reconstructions, and the usage histogram.
+    """At intervals, a grid of validation images above their reconstructions, and the usage histogram of training.
 
-    That of the validation images is taken at every validation.
+    The usage histogram of the validation images is recorded at every validation.
     """
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
@@ -132,7 +129,7 @@ class Pictures(Callback):
         due = step % module.config.train.image_every == 0 or step == position.total_steps
         if not (due and position.between_steps and trainer.is_global_zero):
             return
-        grid = make_grid(self.reconstruct(module), nrow=len(self.images), padding=2, pad_value=255)
+        grid = make_grid(self._with_reconstructions(module), nrow=len(self.images), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"step={step:06d}.png")
@@ -156,8 +153,8 @@ class Pictures(Callback):
             self.history.add_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
 
     @torch.no_grad()
-    def reconstruct(self, module: StepModule) -> Tensor:
-        """Inputs, then reconstructions: uint8 [2n, 3, h, w]."""
+    def _with_reconstructions(self, module: StepModule) -> Tensor:
+        """Images, then their reconstructions: uint8 [2n, 3, h, w]."""
         module.eval()
         x = self.images.to(module.device)
         pair = torch.cat([x, module(x).float()])
@@ -166,16 +163,16 @@ class Pictures(Callback):
 
 
 def _as_samples(usage: Tensor) -> Tensor:
-    """Code numbers, repeated as often as used (at most about 10,000 in all): what TensorBoard draws a histogram of."""
+    """Each code's index, as often as it was used (scaled to at most about 10,000), for TensorBoard's histogram."""
     scale = max(1.0, float(usage.sum()) / 10_000)
     return torch.repeat_interleave(torch.arange(len(usage)), (usage / scale).round().long())
 
 
 class View:
-    """What shows a training while it runs, or a finished one that is loaded; this one shows nothing.
+    """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
-    `started`, `stepped` (after each batch) and `validated` are called in the course of a training, `ended` at its end
-    ("done", "stopped early", "interrupted" or the name of an error), `show_finished` where nothing is to be trained.
+    `started`, `stepped` (after each batch) and `validated` are called during training, `ended` when it ends ("done",
+    "stopped early", "interrupted" or the name of an error), `show_finished` when there is nothing left to train.
     """
 
     def __init__(self, run: Run, history: History) -> None:
@@ -189,7 +186,7 @@ class View:
 
 
 class Showing(Callback):
-    """Tells a view what happens."""
+    """Passes events on to a view."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -213,7 +210,7 @@ class Showing(Callback):
 
 
 class Bar(View):
-    """A progress bar that counts steps, and says what it sees going wrong, each thing once."""
+    """A progress bar that counts steps, and reports each problem it recognises once."""
 
     advises = True
 
@@ -244,6 +241,6 @@ class Bar(View):
 
 
 class SilentBar(Bar):
-    """The same for runs that are too short to be advised on."""
+    """The same without advice, for runs too short to judge."""
 
     advises = False

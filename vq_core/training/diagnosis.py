@@ -1,6 +1,6 @@
-"""Recognises from a run's own figures what goes wrong in it, and says which switch to turn.
+"""Recognises from a run's own metrics what goes wrong in it, and suggests which settings to change.
 
-T1 codebook collapse · T2 the GAN is unstable · T3 blur · T4 overfitting.
+T1 codebook collapse · T2 unstable GAN · T3 blur · T4 overfitting.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from typing import Any
 from vq_core.config import Config
 from vq_core.runs.folders import PRIORS, Phase
 
-# What separates the runs that went wrong on purpose from healthy ones (tests/training/test_diagnosis.py).
-FEW_CODES = 0.5  # T1: share of codes that validation images use
-LOW_PERPLEXITY = 0.2  # T1: share of K
-WORSE_BY = 1.25  # T2: L_rec over the lowest that it was; a healthy GAN costs up to 1.1
-DISCRIMINATOR_WON = 0.15  # T2: its loss over that of one who cannot tell anything apart
-SKIPPED = 0.01  # T2: share of the steps since the GAN's start that were not finite, and three at least
+# Thresholds that separate healthy runs from runs made to go wrong on purpose (tests/training/test_diagnosis.py).
+FEW_CODES = 0.5  # T1: fraction of the codes that validation images use
+LOW_PERPLEXITY = 0.2  # T1: perplexity as a fraction of K
+WORSE_BY = 1.25  # T2: L_rec over its lowest value so far; a healthy GAN costs up to 1.1
+DISCRIMINATOR_WON = 0.15  # T2: its loss over that of a discriminator that cannot tell real from fake
+SKIPPED = 0.01  # T2: fraction of the steps since the GAN's start that were not finite, and at least three of them
 BLURRED = {"phase1": 0.4, "phase2": 0.7}  # T3: sharpness
-TURNED = 1.02  # T4: validation figure over its best, while the training figure goes on falling
-GAP = 1.2  # T4: validation figure over the training figure (which is of augmented images, so rather the higher one)
+TURNED = 1.02  # T4: validation metric over its best, while the training metric keeps falling
+GAP = 1.2  # T4: validation metric over the training metric (on augmented images, so if anything the higher of the two)
 
 Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that goes wrong: its row in the README's table, what the figures show, the switches that help."""
+    """One problem: its row in the README's table, what the metrics show, and the settings that help."""
 
     row: str
     shows: str
@@ -37,19 +37,17 @@ class Finding:
 
 
 def diagnose(phase: Phase, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
-    """What goes wrong in a run, by its logged rows so far; empty while nothing does, or too little is known.
+    """The problems in a run, judged by its logged rows so far; empty if there are none or too little is known.
 
     Args:
-        phase: of the run.
-        rows: as `Run.history()` gives them.
-        config: of the run.
-        ended: whether the run is over, before its last step too.
+        rows: as returned by `Run.history()`.
+        ended: whether the run is over, even if before its last step.
     """
     found = [_collapse(phase, rows, config)] if phase in ("phase1", "phase2") else []
     if phase == "phase2":
         found.append(_unstable_gan(rows, config))
     found.append(_overfitting(phase, rows, config))
-    if phase in BLURRED and not any(found):  # each of the others blurs too, and wants its own cure first
+    if phase in BLURRED and not any(found):  # the other problems blur too, and need their own cure first
         found.append(_blur(phase, rows, config, ended))
     return [finding for finding in found if finding is not None]
 
@@ -66,9 +64,8 @@ def _collapse(phase: Phase, rows: Rows, config: Config) -> Finding | None:
         f"{phase}.lr={(config.phase2 if phase == 'phase2' else config.phase1).lr / 2:g}",
         f"model.num_codes={max(2, k // 2)}",
     ]
-    return _finding(
-        "T1", f"codebook collapse: {used[-1]:.0%} of {k} codes used, perplexity {perplexity[-1]:.0f}", switches
-    )
+    shows = f"codebook collapse: {used[-1]:.0%} of {k} codes used, perplexity {perplexity[-1]:.0f}"
+    return Finding("T1", shows, tuple(filter(None, switches)))
 
 
 def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
@@ -81,12 +78,12 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
     chance = 1.0 if config.loss.gan_loss == "hinge" else 0.693
     signs = [
         f"L_rec {rec[-1] / min(rec):.2f} times its lowest" if rec[-1] > WORSE_BY * min(rec) else "",
-        f"discriminator loss {disc[-1]:.2f}, it has won" if disc[-1] < DISCRIMINATOR_WON * chance else "",
-        f"{skipped} steps skipped as not finite" if often else "",
+        f"discriminator loss {disc[-1]:.2f}: it has won" if disc[-1] < DISCRIMINATOR_WON * chance else "",
+        f"{skipped} steps skipped because they were not finite" if often else "",
     ]
     if not any(signs):
         return None
-    # The GAN starts with Phase 2 wherever Phase 1 was longer: then a later start changes nothing.
+    # If Phase 1 was longer than gan_start, the GAN starts with Phase 2, and a later start changes nothing.
     before, later = config.phase1.steps if config.phase2.start_from == "phase1" else 0, 2 * config.loss.gan_start
     switches = [
         f"loss.gan={config.loss.gan / 2:g}",
@@ -97,14 +94,14 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
         f"phase1.steps={2 * config.phase1.steps}" if config.phase2.start_from == "phase1" else "",
         f"loss.gan_start={later}" if later > before else "",
     ]
-    return _finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), switches)
+    return Finding("T2", "the GAN is unstable: " + ", ".join(filter(None, signs)), tuple(filter(None, switches)))
 
 
 def _blur(phase: Phase, rows: Rows, config: Config, ended: bool) -> Finding | None:
     sharpness = [(row["step"], row["val/sharpness"]) for row in rows if "val/sharpness" in row]
     total = (config.phase2 if phase == "phase2" else config.phase1).steps
     if not sharpness or sharpness[-1][1] >= BLURRED[phase] or not (ended or sharpness[-1][0] >= total):
-        return None  # judged at the end: every training begins with blur
+        return None  # judged only at the end, because every run starts out blurred
     loss, model = config.loss, config.model
     switches = [
         f"loss.gan={2 * loss.gan:g}" if phase == "phase2" else "",
@@ -115,7 +112,7 @@ def _blur(phase: Phase, rows: Rows, config: Config, ended: bool) -> Finding | No
         f"model.num_codes={2 * model.num_codes}",
         f"{phase}.steps={2 * total}",
     ]
-    return _finding("T3", f"blur: {sharpness[-1][1]:.2f} of the input's sharpness", switches)
+    return Finding("T3", f"blur: {sharpness[-1][1]:.2f} of the input's sharpness", tuple(filter(None, switches)))
 
 
 def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
@@ -130,7 +127,9 @@ def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
     before = [row[f"train/{name}"] for row in rows if f"train/{name}" in row and row["step"] <= best_step][-5:]
     turned = last > TURNED * best and bool(before) and now < median(before)
     signs = [
-        f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, training still falls" if turned else "",
+        f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, but training still falls"
+        if turned
+        else "",
         f"validation {what} {last:.3g} against {now:.3g} in training" if last > GAP * now else "",
     ]
     if not any(signs):
@@ -144,11 +143,7 @@ def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
         f"{'prior' if of_codes else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
         "more images",
     ]
-    return _finding("T4", "overfitting: " + ", ".join(filter(None, signs)), switches)
-
-
-def _finding(row: str, shows: str, switches: Sequence[str]) -> Finding:
-    return Finding(row, shows, tuple(switch for switch in switches if switch))
+    return Finding("T4", "overfitting: " + ", ".join(filter(None, signs)), tuple(filter(None, switches)))
 
 
 def _values(rows: Rows, name: str) -> list[float]:
@@ -156,5 +151,5 @@ def _values(rows: Rows, name: str) -> list[float]:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """Running medians of five; nothing while there are fewer."""
+    """Running medians of five values; empty if there are fewer."""
     return [median(values[i - 4 : i + 1]) for i in range(4, len(values))]

@@ -1,4 +1,4 @@
-"""The five trainings: each finds its run by its settings, loads it if finished, goes on if it was interrupted."""
+"""Training of the five phases: each finds its run by its settings, then loads, resumes or starts it."""
 
 import shutil
 from pathlib import Path
@@ -32,28 +32,33 @@ from vq_core.training.prior import PriorTraining
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule
 
+_Parts = tuple[StepModule, L.LightningDataModule]
+
 
 def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
-    """Train a phase to its end, from where it was interrupted if it was; a finished run is loaded.
+    """Train a phase to its end, resuming it if it was interrupted; a finished run is loaded.
 
-    "kmeans" warms the autoencoder up without quantisation and clusters its latents; "phase1" is the VQ-VAE, "phase2"
-    the VQ-GAN, "prior" the causal transformer over its codes, "masked" the one that fills codes in.
+    "kmeans" warms up the autoencoder without quantisation and clusters its latents; "phase1" is the VQ-VAE, "phase2"
+    the VQ-GAN, "prior" the causal transformer over its codes, "masked" the one that fills in missing codes.
 
     Args:
-        view: what shows the training, such as `LiveView`; a progress bar where there is none.
+        view: what displays the training, such as `LiveView`; a progress bar by default.
 
     Raises:
-        RunError: what the phase starts from is missing.
-        Stopped: after Ctrl-C or SIGTERM; what was reached is saved.
+        RunError: the run that the phase starts from is missing.
+        Stopped: after Ctrl-C or SIGTERM; the progress so far is saved.
     """
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
     run, packed = run_for(phase, config), load_images(config)
     if run.done:
-        return _shown(run, view)
-    parent = _parent(phase, config)
+        if view is not None and is_main_process():
+            view(run, History(run)).show_finished()  # in a notebook, the picture that its training ended with
+        return run
+    needed = parent_phase(phase, config)
+    parent = finished(needed, config) if needed else None
     _take_over_shorter_run(run, config, packed, parent)
-    module, data = _prior(phase, config, packed) if phase in PRIORS else _autoencoder(phase, config, packed)
+    module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
     more = _cluster(run, packed, config) if phase == "kmeans" else {}
     return _finish(run, module, packed, parent, more)
@@ -62,30 +67,25 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
 # --- where each training starts -----------------------------------------------------------------------------------
 
 
-def _parent(phase: Phase, config: Config) -> Run | None:
-    parent = parent_phase(phase, config)
-    return finished(parent, config) if parent else None
-
-
-def _autoencoder(phase: Phase, config: Config, packed: PackedImages) -> tuple[StepModule, L.LightningDataModule]:
-    """The autoencoder with its first weights, and its images."""
+def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run | None) -> _Parts:
+    """The autoencoder with its initial weights, and its images."""
     assert phase != "prior" and phase != "masked"
     module = AutoencoderTraining(config, phase)
-    source = source_run(phase, config) or _parent(phase, config)
+    source = source_run(phase, config) or parent
     if source is not None and source.phase == "kmeans":
-        start_from_kmeans(module.vqvae, source)
+        _start_from_kmeans(module.vqvae, source)
     elif source is not None:
         _start_from_run(module, source)
     steps = int(module.steps_before) + module.position.total_steps
     if phase == "phase2" and config.loss.gan and config.loss.gan_start >= steps:
         raise ConfigError(
-            f"loss.gan_start={config.loss.gan_start}: Phase 2 ends at step {steps}, its GAN would never start"
+            f"loss.gan_start={config.loss.gan_start}: Phase 2 ends at step {steps}, before the GAN starts"
         )
     return module, AnimeDataModule(config, packed, module.position)
 
 
-def start_from_kmeans(model: VQVAE, run: Run) -> None:
-    """Give a fresh autoencoder the warm-up's weights and the clustered codebook."""
+def _start_from_kmeans(model: VQVAE, run: Run) -> None:
+    """Give a fresh autoencoder the weights of the warm-up and the codebook clustered from its latents."""
     weights = weights_of(load_checkpoint(run.best, ("kmeans",)), "vqvae")
     own = {name: value for name, value in model.state_dict().items() if name.startswith("quantizer.")}
     load_weights(model, weights | own, run.best)
@@ -93,7 +93,7 @@ def start_from_kmeans(model: VQVAE, run: Run) -> None:
 
 
 def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
-    """Take over a finished run's autoencoder and, from Phase 2 to Phase 2, its discriminator where it stands."""
+    """Take over a finished run's autoencoder and, from Phase 2 to Phase 2, its discriminator and λ_gan's progress."""
     state = load_checkpoint(source.best, ("phase1", "phase2"))
     load_weights(module.vqvae, weights_of(state, "vqvae"), source.best)
     if module.adversary is None:
@@ -102,13 +102,13 @@ def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
     module.gan_from.copy_(module.steps_before)
     if state["phase"] == "phase2":
         load_weights(module.adversary, weights_of(state, "adversary"), source.best)
-        module.gan_from.copy_(state["model"]["gan_from"])  # so that λ_gan goes on where it was
+        module.gan_from.copy_(state["model"]["gan_from"])  # so that λ_gan continues where it was
 
 
-def _prior(phase: Phase, config: Config, packed: PackedImages) -> tuple[StepModule, L.LightningDataModule]:
-    """The transformer with its first weights, and the codes of Phase 2's autoencoder."""
-    assert phase == "prior" or phase == "masked"
-    module, autoencoder, source = PriorTraining(config, phase), finished("phase2", config), source_run(phase, config)
+def _prior(phase: Phase, config: Config, packed: PackedImages, autoencoder: Run | None) -> _Parts:
+    """The transformer with its initial weights, and the codes of Phase 2's autoencoder."""
+    assert (phase == "prior" or phase == "masked") and autoencoder is not None
+    module, source = PriorTraining(config, phase), source_run(phase, config)
     if source is not None:
         load_weights(module.transformer, weights_of(load_checkpoint(source.best, (phase,)), "transformer"), source.best)
     with torch.random.fork_rng(devices=[]):
@@ -117,17 +117,17 @@ def _prior(phase: Phase, config: Config, packed: PackedImages) -> tuple[StepModu
     if is_main_process():
         for flipped in mirrored:
             extract_codes(autoencoder, config, flipped)
-    barrier()  # the others find the codes in their files
+    barrier()  # the other processes read the codes from disk
     codes = np.stack([extract_codes(autoencoder, config, flipped) for flipped in mirrored])
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
 
 
 def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, parent: Run | None) -> None:
-    """Where a finished run differs in nothing but fewer steps, the new one goes on from its end."""
+    """Make a new run continue a finished one that differs only in having fewer steps."""
     shorter = None if run.last.is_file() else shorter_run(run, config, packed.fingerprint, parent)
     if shorter is not None and shorter.last.is_file():
         if is_main_process():
-            tqdm.write(f"{run.name} goes on from {shorter.name}, which has {shorter.result()['steps']} steps")
+            tqdm.write(f"{run.name} continues {shorter.name}, which has {shorter.result()['steps']} steps")
             (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             for name in ("history.jsonl", "usage.jsonl", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
                 if (shorter.folder / name).is_file():
@@ -135,18 +135,11 @@ def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, paren
         barrier()
 
 
-# --- and how it ends ----------------------------------------------------------------------------------------------
-
-
-def _shown(run: Run, view: ViewMaker | None) -> Run:
-    """A finished run as it is; in a notebook, with the picture that its training would have ended with."""
-    if view is not None and is_main_process():
-        view(run, History(run)).show_finished()
-    return run
+# --- what each training leaves ------------------------------------------------------------------------------------
 
 
 def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
-    """k-means over the warm-up's latents; Phase 1 finds the codebook in its file."""
+    """Cluster the warm-up's latents into a codebook, and save it for Phase 1. Returns its metrics."""
     if not is_main_process():
         return {}
     vectors = collect_latents(load_vqvae(run), packed, config)
@@ -157,7 +150,7 @@ def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
 
 @torch.no_grad()
 def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float[Tensor, "n d"]:
-    """z_e of training images as vectors, at most `kmeans.vectors_per_code` for each code, drawn by the seed."""
+    """z_e of training images as vectors: a seeded random choice of at most `kmeans.vectors_per_code` for each code."""
     rows, device = packed.train_rows[: config.kmeans.images], pick_device(config)
     model = model.to(device)
     parts = [
@@ -165,19 +158,18 @@ def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float
         for part in np.array_split(rows, max(1, len(rows) // 32))
     ]
     vectors = torch.cat(parts).cpu()
-    generator = torch.Generator().manual_seed(config.seed)
-    return vectors[
-        torch.randperm(len(vectors), generator=generator)[: config.kmeans.vectors_per_code * config.model.num_codes]
-    ]
+    order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(config.seed))
+    return vectors[order[: config.kmeans.vectors_per_code * config.model.num_codes]]
 
 
 def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None, more: dict[str, Any]) -> Run:
-    """Write the result, which makes the run a finished one."""
+    """Write `result.json`, which marks the run as finished."""
     if is_main_process():
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
-        model = module.transformer if isinstance(module, PriorTraining) else None
+        if run.phase in PRIORS:
+            more = {"parameters": sum(p.numel() for p in module.parameters())}
         run.update_result(
             {
                 "phase": run.phase,
@@ -193,9 +185,8 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
                 "seconds": round(module.seconds, 1),
                 "findings": [str(finding) for finding in diagnose(run.phase, run.history(), module.config, ended=True)],
                 "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
-                **({"parameters": sum(p.numel() for p in model.parameters())} if model is not None else {}),
                 **more,
             }
         )
-    barrier()  # a run that one process has finished is finished for all
+    barrier()  # from here on the run is finished for every process
     return run

@@ -1,4 +1,4 @@
-"""Phase 3: the transformer prior in training, causal or masked."""
+"""Phase 3: training of the transformer prior, causal or masked."""
 
 import math
 from typing import Any, Literal
@@ -20,13 +20,13 @@ Sequences = Int64[Tensor, "b n"]
 
 
 class PriorTraining(StepModule):
-    """A `CodeTransformer` in training; its loss is in bits per token, of which guessing costs log2(1024) = 10.
+    """Trains a `CodeTransformer`; its loss is in bits per token, of which guessing costs log2(1024) = 10.
 
     "prior", causal: −log2 p of each code given those before it; codes [64, 256] → logits [64, 256, 1024].
 
-    "masked": −log2 p of unknown codes given the known ones, where the number of unknown ones is drawn evenly from
-    1 … n. The mean is an upper bound of the bits that the codes cost when drawn one by one in any order (Hoogeboom et
-    al., "Autoregressive Diffusion Models", arXiv:2110.02037, equation 3), so that it may be compared with the first.
+    "masked": −log2 p of the unknown codes given the known ones, with the number of unknown codes drawn uniformly from
+    1 … n. Its mean is an upper bound on the cost in bits of drawing the codes one by one in any order (Hoogeboom et
+    al., "Autoregressive Diffusion Models", arXiv:2110.02037, equation 3), so it can be compared with the causal loss.
     """
 
     def __init__(self, config: Config, phase: PriorPhase) -> None:
@@ -38,7 +38,7 @@ class PriorTraining(StepModule):
         self._val_masks = torch.zeros(0)
 
     def forward(self, codes: Sequences) -> Float[Tensor, "b n k"]:
-        """Logits of every position given those that the transformer may look at."""
+        """Logits at every position, given the codes that the transformer is allowed to see from there."""
         return self.transformer(codes)
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
@@ -48,18 +48,18 @@ class PriorTraining(StepModule):
         self.finish_batch({"bits": bits}, len(codes))
 
     def bits_per_token(self, codes: Sequences, masks: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b"]:
-        """Mean of `bits` over each sequence: over all positions or, with masks, over the masked ones."""
+        """Mean of `bits` over the positions of each sequence or, with masks, over its masked positions."""
         bits = self.bits(codes, masks)
         return bits.mean(1) if masks is None else bits.sum(1) / masks.sum(1)
 
     def bits(self, codes: Sequences, masks: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n"]:
-        """−log2 p of every code given those before it; with masks, of the masked ones given the others, else 0."""
+        """−log2 p of every code given those before it; with masks, of masked codes given the others, else 0."""
         given = codes if masks is None else codes.masked_fill(masks, self.transformer.unknown)
         nats = F.cross_entropy(self(given).flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
         return (nats if masks is None else nats * masks) / math.log(2)
 
     def batch_masks(self, codes: Sequences) -> Bool[Tensor, "b n"] | None:
-        """Which codes of the batch under way are to be filled in; None for the causal prior."""
+        """Which codes of this batch are to be filled in; None for the causal prior."""
         if self.phase == "prior":
             return None
         rank, world = self.shard
@@ -67,11 +67,10 @@ class PriorTraining(StepModule):
         return masks[rank::world].to(codes.device)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
-        """Muon (K. Jordan; with the weight decay of arXiv:2502.16982) for the blocks' matrices, AdamW for all else."""
+        """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
         prior = self.config.prior
         inside = [p for p in self.transformer.blocks.parameters() if p.dim() == 2]
-        known = {id(p) for p in inside}
-        rest = [p for p in self.parameters() if id(p) not in known]
+        rest = [p for p in self.parameters() if all(p is not other for other in inside)]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in rest if p.dim() == 2], "weight_decay": prior.weight_decay},
             {"params": [p for p in rest if p.dim() != 2], "weight_decay": 0.0},
@@ -85,7 +84,7 @@ class PriorTraining(StepModule):
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1
-        if self.phase == "masked":  # the same masks at every validation, however many processes share it
+        if self.phase == "masked":  # the same masks at every validation, for any number of processes
             count = len(self.trainer.datamodule.val_rows)  # type: ignore[attr-defined]
             masks = random_masks(count, self.transformer.length, torch.Generator().manual_seed(self.config.seed))
             self._val_masks = masks[self.global_rank :: self.trainer.world_size].to(self.device)
@@ -103,10 +102,10 @@ class PriorTraining(StepModule):
 
 
 def random_masks(count: int, length: int, generator: torch.Generator) -> Bool[Tensor, "count length"]:
-    """Masks of random positions, the number of which is spread evenly over 1 … length among the masks.
+    """Masks of random positions; the number of positions per mask is spread evenly over 1 … length.
 
-    One draw shifts evenly spaced numbers (Kingma et al., arXiv:2107.00630, appendix I.1): so that a batch always has
-    easy and hard ones, and its loss varies less than with a draw for each.
+    A single draw shifts evenly spaced numbers (Kingma et al., arXiv:2107.00630, appendix I.1), so every batch has both
+    easy and hard masks, and its loss varies less than with one draw per mask.
     """
     spread = (torch.rand(1, generator=generator) + torch.randperm(count, generator=generator)) / count
     wanted = 1 + (spread * length).floor().clamp(max=length - 1)

@@ -1,4 +1,4 @@
-"""What several processes that train one model have to agree on; with one process each function returns its input."""
+"""Communication between the processes that train one model; with a single process, functions return their input."""
 
 import torch
 import torch.distributed as dist
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files; right before the processes have met, too."""
+    """Whether this process is the one that writes files; also valid before the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -26,7 +26,7 @@ def total(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def together(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "m *d"]:
-    """The rows of all processes, one process after the other; each has equally many."""
+    """The rows of all processes in order of rank; each must have the same number of rows."""
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
@@ -36,14 +36,13 @@ def together(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "m *d"]:
 
 def from_each(value: object) -> list[object]:
     """One plain value from each process, by rank."""
-    values: list[object] = [value]
+    values = [value] * world_size()
     if world_size() > 1:
-        values = [None] * world_size()
         dist.all_gather_object(values, value)
     return values
 
 
 def barrier() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has reached this point."""
     if world_size() > 1:
         dist.barrier()

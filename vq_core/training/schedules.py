@@ -1,4 +1,4 @@
-"""What changes with the step: the learning rate and the weight of the GAN term. Pure functions of the step."""
+"""Schedules of the learning rate and of the GAN term's weight, as pure functions of the step."""
 
 import math
 
@@ -6,14 +6,11 @@ from vq_core.settings import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, *, total: int, peak: float, warmup: int | None = None) -> float:
-    """The rate of the main optimiser at a step, before any halving at a plateau.
+    """Learning rate of the main optimiser at one of `total` steps, before any halving at a plateau.
 
-    Args:
-        total: steps of the training.
-        peak: rate after the warm-up.
-        warmup: steps of the warm-up; by default `optim.warmup_steps`, at most half of all.
+    By default, `warmup` is `optim.warmup_steps`, but at most half of `total`.
     """
-    # Before a plateau the rate stays at its peak: a cosine from there to there.
+    # Until a plateau is reached the rate stays at its peak, as a cosine with equal ends.
     end = peak if optim.schedule == "plateau" else min(optim.lr_end, peak)
     if warmup is None:
         warmup = min(optim.warmup_steps, total // 2)
@@ -29,7 +26,7 @@ def warmup_cosine(step: int, *, total: int, warmup: int, start: float, peak: flo
 
 
 def gan_weight(step: int, *, weight: float, start: int, ramp: int) -> float:
-    """λ_gan: 0 before `start`, then linear up to `weight` over `ramp` steps, constant afterwards."""
+    """λ_gan: 0 before `start`, then rising linearly to `weight` over `ramp` steps, then constant."""
     if step < start:
         return 0.0
     return weight * min(1.0, (step - start + 1) / max(1, ramp))

@@ -1,9 +1,8 @@
-"""One training step, after the losses are known: backward, clip, update, count. And what goes with it: learning rates,
-records, exact resume.
+"""One training step once its losses are known: backward, clip, update, count. Also learning rates, logging, resuming.
 
-A *step* is one update of the model, whatever the accumulation and however many optimisers there are. Lightning counts
-differently (its `global_step` counts every optimiser), so nothing here asks Lightning for a step, and its checkpoints
-are not used: a run goes on by a fresh `fit` over the batches that remain, from a state of ours.
+A *step* is one update of the model, whatever the accumulation and the number of optimisers. Lightning's count differs
+(its `global_step` counts every optimiser), so nothing here asks Lightning for a step, and its checkpoints are not used:
+a run resumes from our own state, with a new `fit` over the batches that remain.
 """
 
 import math
@@ -25,48 +24,40 @@ from vq_core.runs.folders import Phase
 from vq_core.training.ranks import from_each, total, world_size
 from vq_core.training.schedules import learning_rate
 
+_PROGRESS = ("best", "validations_since_best", "seconds", "skipped", "bad_in_a_row")  # as named in checkpoints
+
 
 class StoppedEarly(Exception):
-    """Raised inside `fit` after Ctrl-C or SIGTERM; not a KeyboardInterrupt, at which Lightning exits."""
+    """Raised inside `fit` after Ctrl-C or SIGTERM; no KeyboardInterrupt, because Lightning exits on those."""
 
 
 class StepModule(L.LightningModule):
-    """Base of the trainings.
+    """Base class of the modules that train a phase.
 
-    A sub-class computes losses in its `training_step`, calls `add_gradient` for each and, at the end of the batch,
-    `finish_batch`. `make_optimizers` names the optimisers, `active_optimizers` those that move in the step under way.
+    A subclass computes losses in its `training_step`, calls `add_gradient` for each of them and, at the end of the
+    batch, `finish_batch`. `make_optimizers` names all optimisers, `active_optimizers` those that the step updates.
 
     Args:
-        position: where the training stands; shared with the DataModule, moved on here alone.
-        peak_lr, warmup_steps: of the learning rate.
-        monitor: validation metric that "best" and early stopping look at (lower is better), or "latest".
-        patience: validations without progress before training stops.
+        position: where the training is; shared with the DataModule, advanced only here.
+        monitor: validation metric that decides on `best.ckpt` and early stopping (lower is better), or "latest".
+        patience: validations without improvement before training stops.
     """
 
     def __init__(
-        self,
-        config: Config,
-        phase: Phase,
-        position: Position,
-        peak_lr: float,
-        warmup_steps: int,
-        monitor: str,
-        patience: int,
+        self, config: Config, phase: Phase, position: Position, lr: float, warmup: int, monitor: str, patience: int
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.phase, self.position = config, phase, position
-        self.peak_lr, self.warmup_steps = peak_lr, min(warmup_steps, position.total_steps // 2)
+        self.peak_lr, self.warmup_steps = lr, min(warmup, position.total_steps // 2)
         self.monitor, self.patience = monitor, patience
-        self.best = math.inf
-        self.validations_since_best = 0
-        self.improved = False
-        self.stop_now = False  # the state is saved, and training ends when all callbacks have had their turn
-        self.seconds = 0.0  # spent in training and validation, before an interruption too
-        self.skipped = self.bad_in_a_row = 0  # steps without an update, because something was not finite
+        self.best, self.validations_since_best, self.improved = math.inf, 0, False
+        self.stop_now = False  # set once the state is saved: training ends after all callbacks have run
+        self.seconds = 0.0  # of training and validation, including those before an interruption
+        self.skipped = self.bad_in_a_row = 0  # steps without an update because something was not finite
         self.optimizer_names: tuple[str, ...] = ()
-        self._step_sums: dict[str, Tensor] = {}  # over the batches of this step
-        self._steps: dict[str, list[Tensor]] = {}  # of each step since the last log
+        self._step_sums: dict[str, Tensor] = {}  # of each loss term over the batches of this step
+        self._steps: dict[str, list[Tensor]] = {}  # mean of each term in every step since the last log
         self._clock = (0, time.monotonic())
         self._plateaus: list[ReduceLROnPlateau] = []
         self._pending: dict[str, Any] | None = None
@@ -74,11 +65,11 @@ class StepModule(L.LightningModule):
     # --- one step -------------------------------------------------------------------------------------------------
 
     def add_gradient(self, loss: Tensor) -> None:
-        """Backward: the batch's part of the gradient of the effective batch."""
+        """Backward: add this batch's part of the effective batch's gradient."""
         self.manual_backward(loss / self.position.accumulate)
 
     def finish_batch(self, terms: dict[str, Tensor], images: int) -> None:
-        """Take note of a batch's loss terms; when the effective batch is complete, make the update and count it."""
+        """Sum up the batch's loss terms; once the effective batch is complete, make the update and count the step."""
         for name, value in terms.items():
             self._step_sums[name] = self._step_sums.get(name, torch.zeros((), device=self.device)) + value.detach()
         if not self.position.next_batch():
@@ -93,10 +84,10 @@ class StepModule(L.LightningModule):
             self._log_train(images)
 
     def _update(self) -> tuple[bool, dict[str, Tensor]]:
-        """Clip and step every optimiser, or none of them: a loss or gradient that is not finite makes no update.
+        """Clip and step all active optimisers, or none of them if any loss or gradient is not finite.
 
         Returns:
-            Whether there was an update, and the step's loss terms, as means over its batches.
+            Whether there was an update, and the step's loss terms as means over its batches.
         """
         scaler, optimizers, accumulate = self.scaler, self.active_optimizers(), self.position.accumulate
         for optimizer in optimizers.values() if scaler is not None else ():
@@ -106,7 +97,7 @@ class StepModule(L.LightningModule):
             norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip)
             self._step_sums[f"grad_norm{name}"] = norm * accumulate  # the sums are of `accumulate` batches
         sums = torch.stack([value.float() for value in self._step_sums.values()])
-        # Gradients are the same on every rank, losses are not: the ranks must decide alike.
+        # Gradients are the same on every rank but losses are not, and all ranks must make the same decision.
         finite = float(total((~sums.isfinite()).float().sum())) == 0
         for optimizer in optimizers.values():
             if finite:
@@ -120,21 +111,20 @@ class StepModule(L.LightningModule):
         return finite, means
 
     def active_optimizers(self) -> dict[str, LightningOptimizer]:
-        """The optimisers that move in this step, by name."""
+        """The optimisers that this step updates, by name."""
         optimizers = self.optimizers()
-        return dict(
-            zip(self.optimizer_names, optimizers if isinstance(optimizers, list) else [optimizers], strict=True)
-        )
+        listed = optimizers if isinstance(optimizers, list) else [optimizers]
+        return dict(zip(self.optimizer_names, listed, strict=True))
 
     def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
-        """Called after every step's update, or after it was skipped, with the step's mean loss terms."""
+        """Called after every update, made or skipped, with the step's mean loss terms."""
 
     def _count_bad_steps(self, updated: bool) -> None:
         if updated:
             self.bad_in_a_row = 0
             return
         if self.scaler is not None and self.scaler.get_scale() > 1:
-            return  # in fp16 a gradient that overflows is nothing bad: the scaler comes down until it fits
+            return  # in fp16 an overflowing gradient is normal: the scaler lowers its scale until the gradient fits
         self.skipped += 1
         self.bad_in_a_row += 1
         self.record({"train/skipped": float(self.skipped)}, step=self.steps_done + 1)
@@ -147,12 +137,12 @@ class StepModule(L.LightningModule):
 
     @property
     def steps_done(self) -> int:
-        """Updates so far, those that were skipped among them."""
+        """Number of steps so far, including those whose update was skipped."""
         return self.position.steps_done
 
     @property
     def shard(self) -> tuple[int, int]:
-        """Rank of this process, and the number of processes that share each batch."""
+        """Rank of this process, and number of processes that share each batch."""
         return self.global_rank, self.trainer.world_size
 
     @property
@@ -162,18 +152,18 @@ class StepModule(L.LightningModule):
 
     @property
     def settled(self) -> bool:
-        """Whether what is optimised is the same from here on: before, any newer state is the better one."""
+        """Whether the objective no longer changes; until then, every new state counts as an improvement."""
         return True
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or validation has not improved for too long."""
+        """Whether all steps are done, or validation has not improved for `patience` validations."""
         return self.steps_done >= self.position.total_steps or self.validations_since_best >= self.patience
 
     # --- optimisers and their learning rates ----------------------------------------------------------------------
 
     def make_optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers, by the ending that their learning rates and gradient norms have in the logs."""
+        """All optimisers, by the suffix of their learning rates and gradient norms in the logs."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -183,7 +173,7 @@ class StepModule(L.LightningModule):
 
     def _set_learning_rates(self) -> None:
         if self._plateaus and self.steps_done > self.warmup_steps:
-            return  # from here on the rates are the plateau schedulers'
+            return  # from here on the plateau schedulers set the rates
         steps = {"total": self.position.total_steps, "warmup": self.warmup_steps}
         factor = learning_rate(self.config.optim, self.steps_done, peak=self.peak_lr, **steps) / self.peak_lr
         for optimizer in self.trainer.optimizers:
@@ -193,12 +183,12 @@ class StepModule(L.LightningModule):
     # --- records --------------------------------------------------------------------------------------------------
 
     def record(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Hand metrics of this step to every logger."""
+        """Pass metrics of the current step, or of `step`, to every logger."""
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.steps_done if step is None else step)
 
     def _log_train(self, images: int) -> None:
-        # Each over the steps that had it: those of the GAN may begin in between.
+        # Each term over the steps that had it: the GAN's may have started in between.
         mean = [torch.stack(values).mean() for values in self._steps.values()]
         shared = total(torch.stack(mean) if mean else torch.zeros(0, device=self.device)) / world_size()
         means = dict(zip(self._steps, shared.tolist(), strict=True))
@@ -215,7 +205,7 @@ class StepModule(L.LightningModule):
         self.record({f"train/{name}": value for name, value in means.items()})
 
     def finish_validation(self, metrics: dict[str, float]) -> None:
-        """Record validation metrics, remember whether they are the best, stop when they have not been for long."""
+        """Record validation metrics, note whether they improved, and stop training if they have not for too long."""
         self.record({f"val/{name}": value for name, value in metrics.items()})
         value = metrics[self.monitor] if self.monitor != "latest" else -float(self.steps_done)
         self.improved = value < self.best or not self.settled
@@ -229,14 +219,13 @@ class StepModule(L.LightningModule):
     # --- resume ---------------------------------------------------------------------------------------------------
 
     def training_state(self) -> dict[str, Any]:
-        """All that a later `fit` needs to go on from here, as tensors and plain values.
+        """Everything a later `fit` needs to continue from here, as tensors and plain values.
 
         Raises:
-            NotFiniteError: a weight is not finite; such a state is not worth keeping.
+            NotFiniteError: a weight is not finite, so the state is not worth keeping.
         """
         model = self.state_dict()
-        bad = [name for name, value in model.items() if not bool(value.isfinite().all())]
-        if bad:
+        if bad := [name for name, value in model.items() if not bool(value.isfinite().all())]:
             raise NotFiniteError(
                 f"{bad[0]} is not finite at step {self.steps_done}; last.ckpt holds the last finite state; "
                 "lower the learning rate"
@@ -246,11 +235,7 @@ class StepModule(L.LightningModule):
             "phase": self.phase,
             "config": self.config.model_dump(mode="json"),
             "steps_done": self.steps_done,
-            "best": self.best,
-            "validations_since_best": self.validations_since_best,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-            "bad_in_a_row": self.bad_in_a_row,
+            **{name: getattr(self, name) for name in _PROGRESS},
             "model": model,
             "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
             "plateaus": [plateau.state_dict() for plateau in self._plateaus],
@@ -259,22 +244,18 @@ class StepModule(L.LightningModule):
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
-        """Take over a saved state; optimisers and random generators follow when `fit` starts."""
+        """Restore a saved state; optimisers and random generators are restored when `fit` starts."""
         self.load_state_dict(state["model"])
-        self.position.steps_done, self.seconds = state["steps_done"], state["seconds"]
-        self.best, self.validations_since_best = state["best"], state["validations_since_best"]
-        self.skipped, self.bad_in_a_row = state["skipped"], state["bad_in_a_row"]
+        self.position.steps_done = state["steps_done"]
+        for name in _PROGRESS:
+            setattr(self, name, state[name])
         self._pending = state
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._stop_if_asked()
-
-    def on_validation_end(self) -> None:
-        self._stop_if_asked()
-
-    def _stop_if_asked(self) -> None:
         if self.stop_now:
             raise StoppedEarly
+
+    on_validation_end = on_train_batch_end
 
     def on_train_start(self) -> None:
         self._clock = (self.steps_done, time.monotonic())
@@ -286,7 +267,7 @@ class StepModule(L.LightningModule):
             ]
         state, self._pending = self._pending, None
         if state is None:
-            if self.global_rank:  # else dropout would draw the same on every rank
+            if self.global_rank:  # so that dropout differs between ranks
                 torch.manual_seed(self.config.seed + self.global_rank)
             return
         for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
