@@ -57,7 +57,7 @@ k, grid = config.model.num_codes, config.grid
 Markdown(markdown(table()))
 
 # %% [markdown]
-# **You should see** one row per stage, and those of every experiment of yours.
+# **You should see** one row per phase, and one for every experiment of yours.
 
 # %% [markdown]
 # ## 2. An atlas of codes

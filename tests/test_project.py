@@ -158,6 +158,11 @@ def test_modules_are_short(path: Path) -> None:
     assert path.read_text(encoding="utf-8").count("\n") <= 350
 
 
+def test_the_core_stays_small() -> None:
+    lines = [path.read_text(encoding="utf-8").count("\n") for path in MODULES if "avatars" not in path.parts]
+    assert sum(lines) <= 7_500
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
 )

@@ -92,8 +92,9 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
         group, name = key.split(".")
         if isinstance(tree.setdefault(group, {}), dict):
             tree[group].setdefault(name, neutral)
-    if "run" in tree:
-        raise ConfigError("run: is not a setting; select a run with --run, or with config_of in a notebook")
+    for name in ("run", "images"):
+        if name in tree:
+            raise ConfigError(f"{name}: is not a setting; select a run with --run, or with config_of in a notebook")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -107,7 +108,7 @@ def renamed(tree: dict[str, Any], to_old: bool = False) -> dict[str, Any]:
     for key, other in names.items():
         (group, name), (other_group, other_name) = key.split("."), other.split(".")
         if isinstance(keys := tree.get(group), dict) and name in keys:
-            tree[other_group][other_name] = keys.pop(name)
+            tree.setdefault(other_group, {})[other_name] = keys.pop(name)
     return tree
 
 

@@ -191,10 +191,14 @@ class SweepConfig(_Group):
 
 
 class Config(_Group):
-    """All settings of a workbook."""
+    """All settings of a workbook.
 
-    profile: str
-    run: str | None = Field(default=None, exclude=True)  # not a setting: the run's folder, if from `config_of`
+    `run` and `images` are none: with `config_of` they are the named run's folder, and its images' fingerprint.
+    """
+
+    profile: str = Field(pattern=r"^[^/\\]+$")
+    run: str | None = Field(default=None, exclude=True)
+    images: str | None = Field(default=None, exclude=True)
     seed: int = Field(ge=0, le=2**32 - 1)
     data: DataConfig
     model: ModelConfig

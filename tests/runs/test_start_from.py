@@ -20,6 +20,7 @@ from vq_core.runs.finding import finished, load_images, run_for
 from vq_core.runs.folders import PHASES, Phase, Run
 from vq_core.runs.loading import load_prior, load_vqvae
 from vq_core.training.phases import train
+from vq_core.training.sweep import sweep
 
 pytestmark = [
     pytest.mark.slow,
@@ -152,6 +153,67 @@ def test_a_source_that_has_seen_what_is_held_out_is_refused(data: Path, change: 
         train("phase1", config)
 
 
+def test_steps_are_counted_along_every_start(data: Path) -> None:
+    """The GAN's start counts the autoencoder's steps of the run that Phase 1 started from, too."""
+    source = the_run(data, "phase1")
+    before = load_checkpoint(source.best, ("phase1",))["steps_done"]
+    longer = ("phase1.steps=6", f"phase1.start_from={source.name}", "train.val_every=6")
+    tuned = load_checkpoint(train("phase1", other_images(*longer)).best, ("phase1",))
+    assert int(tuned["model"]["steps_before"]) == before and tuned["steps_done"] == 6
+    run = train("phase2", settings("data.avatars=52", *longer, "phase2.steps=6"))
+    assert int(load_checkpoint(run.last, ("phase2",))["model"]["steps_before"]) == before + 6
+
+
+def test_a_discriminator_that_never_trained_is_not_taken_over(data: Path) -> None:
+    without = train("phase2", settings("loss.gan=0"))
+    weights = Watch(lambda module: module.gan_weight)
+    train("phase2", settings(f"phase2.start_from={without.name}", "loss.gan_start=0"), view(weights))
+    assert weights.seen[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])  # the whole ramp
+
+
+def test_an_interrupted_take_over_is_done_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while the last checkpoint is being copied: no half file under its name, and the next start goes on."""
+    original, copied = shutil.copyfileobj, []
+
+    def stop_at_the_fourth(there: Any, here: Any) -> None:
+        copied.append(here.write(there.read(1000)))
+        if len(copied) == 4:
+            raise KeyboardInterrupt
+        original(there, here)
+
+    config = settings("phase1.steps=12")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", stop_at_the_fourth)
+        with pytest.raises(KeyboardInterrupt):
+            train("phase1", config)
+    assert not run_for("phase1", config).last.exists()
+    first = Watch(lambda module: module.steps_done)
+    run = train("phase1", config, view(first))
+    assert first.seen[0] == 10 and run.result()["continues"] == the_run_of_ten(data).name
+    (the_run_of_ten(data).last).unlink()
+    later = Watch(lambda module: module.steps_done)
+    assert train("phase1", settings("phase1.steps=14"), view(later)).result()["continues"] == run.name
+    run.last.unlink()
+    assert train("phase1", settings("phase1.steps=13")).result().get("continues") is None  # nothing left to go on from
+
+
+def the_run_of_ten(data: Path) -> Run:
+    return next(run for run in map(Run, (data / "runs").glob("phase1-*")) if run.settings()["phase1"]["steps"] == 10)
+
+
+def test_a_sweep_starts_afresh_and_stays_on_the_images_of_a_named_run(data: Path) -> None:
+    source, fingerprint = the_run(data, "phase1").name, load_images(settings()).fingerprint
+    short = ("sweep.steps=1", "sweep.num_codes=[8]", "sweep.perceptual=[]", "sweep.gan=[]")
+    runs = sweep(settings(*short, f"phase1.start_from={source}"))
+    assert all("start_from" not in run.result() for run in runs.values())
+    (data / "raw").mkdir()
+    shutil.copy(
+        next((data / "processed").glob("*/images.npy")), data / "raw" / "not-a-picture.png"
+    )  # auto means raw now
+    named = sweep(config_of(source, [*short, "sweep.num_codes=[4]"]))
+    assert {run.result()["data"] for run in named.values()} == {fingerprint}
+
+
 # --- the nearest run -------------------------------------------------------------------------------------------------
 
 
@@ -251,3 +313,44 @@ def test_every_command_that_reads_a_run_takes_its_name(data: Path, tmp_path: Pat
     assert result.exit_code == 1 and "is not a finished run" in result.output
     result = CliRunner().invoke(main, [*words, "--run", named.name, "--profile", "smoke", *SETTINGS])
     assert result.exit_code == 2 and "leave out --profile" in result.output
+
+
+def test_each_autoencoder_keeps_its_own_priors(data: Path) -> None:
+    """Named by their Phase 1, the newest Phase 2 has no prior yet: that of another autoencoder is not its."""
+    newer = train("phase2", settings("loss.gan=0.2"))
+    config = config_of(the_run(data, "phase1").name)
+    assert finished("phase2", config) == newer
+    with pytest.raises(RunError, match="no finished prior run"):
+        finished("prior", config)
+
+
+def test_strange_and_damaged_neighbours_hinder_nobody(data: Path) -> None:
+    shutil.copytree(the_run(data, "phase1").folder, data / "runs" / "backup-of-phase1")
+    for number, damage in enumerate(("result.json", "config.yaml")):
+        copy = data / "runs" / f"phase2-smoke-0000000{number}"
+        shutil.copytree(the_run_named(data, "phase2").folder, copy)
+        (copy / damage).write_text('{"phase": "pha')
+    with pytest.raises(RunError, match="nearest finished run is phase2-smoke-"):
+        finished("phase2", settings("loss.gan=0.2"))
+    assert train("phase2", settings("phase2.steps=12")).result()["steps"] == 12
+    assert finished("phase2", config_of(the_run(data, "prior").name)).done
+    with pytest.raises(RunError, match=r"phase2-smoke-00000000/result\.json: is damaged"):
+        config_of("phase2-smoke-00000000")
+    with pytest.raises(RunError, match=r"phase2-smoke-00000001/config\.yaml: is missing or damaged"):
+        config_of("phase2-smoke-00000001")
+
+
+def the_run_named(data: Path, phase: str) -> Run:
+    return next(run for run in map(Run, sorted((data / "runs").glob(f"{phase}-*"))) if run.best.is_file())
+
+
+def test_overrides_that_would_change_its_images_are_refused(data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.val_share \(0\.2 there, 0\.5 here\)"):
+        config_of(the_run(data, "phase1").name, ["data.val_share=0.5"])
+
+
+def test_samples_of_a_run_whose_images_are_gone(data: Path) -> None:
+    shutil.rmtree(next((data / "processed").iterdir()))
+    result = CliRunner().invoke(main, ["sample", "--count", "2", "--run", the_run(data, "prior").name])
+    assert result.exit_code == 0 and "not compared with training images" in result.output
+    assert Path(result.output.strip().splitlines()[-1]).is_file()

@@ -24,7 +24,8 @@ RUN = click.option("--run", help="Use a finished run, given by name or folder, w
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 # Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_DISK |= {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def command(group: click.Group, reads_runs: bool = True) -> Callable[[Callable[..., None]], click.Command]:
@@ -72,7 +73,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
             if not is_main_process():
                 sys.exit(0)  # all processes raise it; a nonzero status here would get the others killed
-        if debug:
+        if debug and not isinstance(error, KeyboardInterrupt):
             raise
         if isinstance(error, UserError):
             kind = click.UsageError if isinstance(error, ConfigError) else click.ClickException
@@ -89,10 +90,10 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         raise
 
 
-def echo(metrics: dict[str, Any]) -> None:
+def echo(metrics: dict[str, Any], digits: str = ".4g") -> None:
     """Print metrics, one per line."""
     for name, value in metrics.items():
-        click.echo(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
+        click.echo(f"  {name}: {value:{digits}}" if isinstance(value, float) else f"  {name}: {value}")
 
 
 def vqvae_of(run: "Run", config: Config) -> "VQVAE":

@@ -46,6 +46,7 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     """Sample new avatars, show the training image nearest to each, and measure how novel they are."""
     from vq_core.data.augment import to_pictures
     from vq_core.data.images import images_of
+    from vq_core.errors import DataError
     from vq_core.evaluation.memorization import novelty
     from vq_core.evaluation.report import reconstruct_held_out
     from vq_core.generation.sampling import Sampling, fill_codes, random_codes, sample_codes
@@ -61,12 +62,17 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     else:
         run = finished("masked", config)
         codes = fill_codes(common.prior_of("masked", config), count, sampling)
-    images, packed = common.decode_in_parts(model, codes), load_images(config)
-    new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
-    name = f"samples-{way}-seed{sampling.seed}"
-    common.save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
-    click.echo(f"  fraction nearer to a training image than a held-out one: {new.nearer:.2f} (0.50 for real images)")
-    click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
+    images, name = common.decode_in_parts(model, codes), f"samples-{way}-seed{sampling.seed}"
+    try:
+        packed = load_images(config)
+        new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
+        common.save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
+        click.echo(
+            f"  fraction nearer to a training image than a held-out one: {new.nearer:.2f} (0.50 for real images)"
+        )
+        click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
+    except DataError as error:  # of a run that was named
+        click.echo(f"  not compared with training images: {error}")
     common.save_grid(images, run.folder / f"{name}.png", 8)
 
 

@@ -75,7 +75,7 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -
     if lpips:
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
     run.update_result(metrics)
-    common.echo(metrics)
+    common.echo(metrics, ".4f")
     if not nets:
         return
     half = len(packed.val_rows) // 2
@@ -83,7 +83,7 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -
     samples = _samples(model, config, half) if with_samples else None
     distances = distance_metrics(model, packed, nets, config.seed, samples)
     run.update_result(distances)
-    common.echo(distances)
+    common.echo(distances, ".4f")
     if half < FEW:
         click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out images, found {half}")
     elif fid and half < FID_WANTS:
@@ -112,9 +112,13 @@ def compare(config: Config, run_sweep: bool) -> None:
     from vq_core.runs.records import markdown, table
 
     if run_sweep:
+        from vq_core.training.ranks import is_main_process
         from vq_core.training.sweep import sweep
 
-        for run in sweep(config).values():
+        runs = sweep(config)
+        if not is_main_process():
+            return
+        for run in runs.values():
             evaluate_run(run, config)
     rows = table()
     click.echo(markdown(rows) if rows else f"no finished runs in {data_dir() / 'runs'}")

@@ -1,12 +1,14 @@
 """Finding runs: by settings and images, or by the name of a run."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vq_core.config import Config, override, renamed
 from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
-from vq_core.errors import ConfigError, DataError, RunError
+from vq_core.errors import ConfigError, DataError, RunError, UserError
 from vq_core.runs.checkpoints import first_few, settings_that_differ
 from vq_core.runs.folders import Phase, Run, all_runs, open_run
 from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of, steps_group
@@ -36,16 +38,19 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
     Raises:
         RunError: no such run.
-        ConfigError: an override would change the run itself.
+        ConfigError: an override would change the run itself, or its images.
     """
     named = open_run(run)
-    config = override(named.config().model_dump(mode="json"), overrides)
-    for phase in lineage(named):
-        if different := _differences(phase, named.config(), config):
-            raise ConfigError(
-                f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
-            )
-    return config.model_copy(update={"run": str(named.folder)})
+    theirs = named.config()
+    config = override(theirs.model_dump(mode="json"), overrides)
+    different = [change for phase in lineage(named) for change in _differences(phase, theirs, config)]
+    keys = ("avatars", "near_duplicate_bits", "val_share")
+    images = [{"data": {key: getattr(c.data, key) for key in keys}} for c in (theirs, config)]
+    if different := different or settings_that_differ(images[0], images[1]):
+        raise ConfigError(
+            f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
+        )
+    return config.model_copy(update={"run": str(named.folder), "images": named.result()["data"]})
 
 
 def load_images(config: Config) -> PackedImages:
@@ -54,14 +59,14 @@ def load_images(config: Config) -> PackedImages:
     Raises:
         DataError: there are none, or no longer any; the message says what to do.
     """
-    if config.run is None:
+    if config.images is None:
         return packed_images(config)
-    run = Run(Path(config.run))
-    packed = packed_with(run.result()["data"])
+    packed = packed_with(config.images)
     if packed is None:
+        name = Path(config.run or "the run").name
         raise DataError(
-            f"{run.name}: the images that it was trained on are no longer packed, because some have been added or "
-            f"removed; start a new run from its weights with {run.phase}.start_from={run.name}"
+            f"{name}: the images that it was trained on are no longer packed, because some have been added or "
+            f"removed; start a new run from its weights with {name.split('-')[0]}.start_from={name}"
         )
     return packed
 
@@ -112,8 +117,8 @@ def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) 
     """The longest finished run that a new run can continue: one that differs only in having fewer steps."""
     group = steps_group(run.phase)
     settings, found = getattr(config, group), dict[int, Run]()
-    for other in all_runs():
-        if other.phase == run.phase != "kmeans" and (steps := other.settings()[group]["steps"]) < settings.steps:
+    for other, theirs in _readable(run.phase) if run.phase != "kmeans" else ():
+        if (steps := getattr(theirs, group).steps) < settings.steps and other.last.is_file():
             fewer = config.model_copy(update={group: settings.model_copy(update={"steps": steps})})
             if other.name == run_named(run.phase, fewer, fingerprint, parent).name:
                 found[steps] = other
@@ -156,12 +161,21 @@ def _relative(run: Run, phase: Phase, config: Config) -> Run:
     own = lineage(run)
     if phase in own:
         return own[phase]
-    autoencoder = own.get("phase2") or own.get("phase1") or own["kmeans"]
-    later = [r for r in all_runs(run.folder.parent) if r.phase == phase and autoencoder in lineage(r).values()]
+    needed = parent_phase(phase, config)
+    parent = _relative(run, needed, config) if needed else None
+    beside = {r for folder in (run.folder.parent, None) for r, _ in _readable(phase, folder)}
+    later = [r for r in beside if parent is not None and parent_of(r) == parent and r.best.is_file()]
     if later and not _differences(phase, run.config(), config):
         return max(later, key=lambda r: r.best.stat().st_mtime)
-    parent = parent_phase(phase, config)
-    return run_named(phase, config, run.result()["data"], _relative(run, parent, config) if parent else None)
+    return run_named(phase, config, run.result()["data"], parent)
+
+
+def _readable(phase: Phase, folder: Path | None = None) -> Iterator[tuple[Run, Config]]:
+    """The finished runs of a phase with their settings; those that are damaged, or newer than this version, are not."""
+    for run in all_runs(folder):
+        with suppress(UserError):
+            if run.phase == phase and "data" in run.result():
+                yield run, run.config()
 
 
 def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
@@ -179,11 +193,13 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
 
 def _nearest(phase: Phase, config: Config) -> str:
     """Part of an error message: the finished run that is nearest to the settings, and how it differs."""
-    packed, found = load_images(config), []
-    for run in all_runs():
-        if run.phase != phase:
-            continue
-        result, different = run.result(), _differences(phase, run.config(), config)
+    try:
+        packed = load_images(config)
+    except DataError:  # of a run that was named: what is missing is another run, not the images
+        return ""
+    found: list[tuple[int, str, list[str]]] = []
+    for run, theirs in _readable(phase):
+        result, different = run.result(), _differences(phase, theirs, config)
         if result["data"] != packed.fingerprint:
             then = f" ({result['packed_images']} then, {len(packed.images)} now)" if "packed_images" in result else ""
             different.insert(0, f"its images{then}")
@@ -192,5 +208,6 @@ def _nearest(phase: Phase, config: Config) -> str:
         return ""
     _, name, different = min(found)
     why = f"differs in {first_few(different)}" if different else "has another parent"
-    start = f", or start from it with {phase}.start_from={name}" if phase != "kmeans" else ""
+    fits = phase != "kmeans" and not any(key.startswith(("model.", "seed", "data.")) for key in different)
+    start = f", or start from it with {phase}.start_from={name}" if fits else ""
     return f". The nearest finished run is {name}, which {why}: use it with --run {name}{start}"

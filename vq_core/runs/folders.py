@@ -55,10 +55,13 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """The metrics that the run ended with. Raises `RunError` if it has not finished."""
+        path = self.folder / "result.json"
         try:
-            stored = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.folder}: this run has not finished") from None
+        except ValueError:
+            raise RunError(f"{path}: is damaged; delete it, and train the phase again to write it anew") from None
         return {_RENAMED.get(key, key): value for key, value in stored.items()}
 
     def update_result(self, metrics: dict[str, Any]) -> None:
@@ -68,8 +71,15 @@ class Run:
             file.write(json.dumps(known | metrics, indent=2, ensure_ascii=False).encode())
 
     def settings(self) -> dict[str, Any]:
-        """All settings that the run was started with, as stored."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        """All settings that the run was started with, as stored. Raises `RunError` if they cannot be read."""
+        path = self.folder / "config.yaml"
+        try:
+            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            stored = None
+        if not isinstance(stored, dict):
+            raise RunError(f"{path}: is missing or damaged, so the settings of this run are unknown; delete its folder")
+        return stored
 
     def config(self) -> Config:
         """The same under today's keys; keys newer than the run have their neutral values."""
@@ -142,13 +152,14 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def all_runs(folder: Path | None = None) -> list[Run]:
     """All finished runs in a folder (by default `data/runs`), sorted by name."""
-    return [Run(path.parent) for path in sorted((folder or data_dir() / "runs").glob("*/result.json"))]
+    found = [Run(path.parent) for path in sorted((folder or data_dir() / "runs").glob("*/result.json"))]
+    return [run for run in found if run.name.split("-")[0] in PHASES]  # not somebody's backup-of-phase1
 
 
 def open_run(name: str) -> Run:
     """The finished run with a name (in `data/runs`) or at a path. Raises `RunError` if there is none."""
     run = Run(next((f for f in (data_dir() / "runs" / name, Path(name).resolve()) if f.is_dir()), Path(name)))
-    if not run.done or run.phase not in PHASES:
+    if not run.done or run.phase not in PHASES:  # `phase` raises for the name of no run
         known = ", ".join(other.name for other in all_runs()) or "none"
         raise RunError(f"{name}: is not a finished run; the finished runs are: {known}")
     return run

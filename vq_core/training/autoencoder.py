@@ -46,6 +46,7 @@ class AutoencoderTraining(StepModule):
         # Steps of the autoencoder before this run; and the earliest step, with those counted in, for the GAN to start.
         self.register_buffer("steps_before", torch.tensor(0))
         self.register_buffer("gan_from", torch.tensor(0))
+        self._gan_clock = (0, 0)  # the same two as plain numbers, which need no sync with the GPU in every step
         self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of each code since the last picture
         self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
         self.val_usage = torch.zeros(0)  # of each code in the latest pass over the validation images
@@ -101,8 +102,9 @@ class AutoencoderTraining(StepModule):
         loss = self.config.loss
         if self.adversary is None:
             return 0.0
-        step, start = int(self.steps_before) + self.steps_done, max(loss.gan_start, int(self.gan_from))
-        return gan_weight(step, weight=loss.gan, start=start, ramp=loss.gan_ramp)
+        before, gan_from = self._gan_clock
+        start = max(loss.gan_start, gan_from)
+        return gan_weight(before + self.steps_done, weight=loss.gan, start=start, ramp=loss.gan_ramp)
 
     def gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
         """λ_gan, times the adaptive factor if `loss.gan_adaptive` asks for it."""
@@ -163,6 +165,7 @@ class AutoencoderTraining(StepModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        self._gan_clock = int(self.steps_before), int(self.gan_from)
         self._keep_batch_norms()
 
     def _keep_batch_norms(self) -> None:

@@ -112,7 +112,7 @@ def signals_given_back() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # None: not set from Python
 
 
 class Pictures(Callback):

@@ -15,8 +15,8 @@ from vq_core.config import Config, pick_device
 from vq_core.data.datamodule import AnimeDataModule, CodesDataModule
 from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
-from vq_core.errors import ConfigError
-from vq_core.files import save_array
+from vq_core.errors import ConfigError, RunError
+from vq_core.files import save_array, written_whole
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
 from vq_core.runs.checkpoints import load_checkpoint, load_weights
@@ -32,6 +32,7 @@ from vq_core.training.prior import PriorTraining
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule
 
+_CONTINUES = "continues.txt"  # in a run's folder: the name of the shorter run that it began as
 _Parts = tuple[StepModule, L.LightningDataModule]
 
 
@@ -50,14 +51,16 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
     """
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
-    run, packed = run_for(phase, config), load_images(config)
+    run = run_for(phase, config)
     if run.done:
         if view is not None and is_main_process():
             view(run, History(run)).show_finished()  # in a notebook, the picture that its training ended with
         return run
-    needed = parent_phase(phase, config)
+    packed, needed = load_images(config), parent_phase(phase, config)
     parent = finished(needed, config) if needed else None
-    _take_over_shorter_run(run, config, packed, parent)
+    if is_main_process():
+        _take_over_shorter_run(run, config, packed, parent)
+    barrier()
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
     more = _cluster(run, packed, config) if phase == "kmeans" else {}
@@ -89,20 +92,24 @@ def _start_from_kmeans(model: VQVAE, run: Run) -> None:
     weights = weights_of(load_checkpoint(run.best, ("kmeans",)), "vqvae")
     own = {name: value for name, value in model.state_dict().items() if name.startswith("quantizer.")}
     load_weights(model, weights | own, run.best)
-    model.quantizer.set_codebook(torch.from_numpy(np.load(run.folder / "codebook.npy")))
+    if not (path := run.folder / "codebook.npy").is_file():
+        raise RunError(f"{path}: is missing; delete {run.folder.name}, and train kmeans again")
+    model.quantizer.set_codebook(torch.from_numpy(np.load(path)))
 
 
 def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
     """Take over a finished run's autoencoder and, from Phase 2 to Phase 2, its discriminator and λ_gan's progress."""
     state = load_checkpoint(source.best, ("phase1", "phase2"))
     load_weights(module.vqvae, weights_of(state, "vqvae"), source.best)
+    steps = state["model"]["steps_before"] + state["steps_done"]
+    module.steps_before.copy_(steps)
     if module.adversary is None:
         return
-    module.steps_before.copy_(state["model"]["steps_before"] + state["steps_done"])
-    module.gan_from.copy_(module.steps_before)
-    if state["phase"] == "phase2":
+    module.gan_from.copy_(steps)
+    loss, gan_from = source.config().loss, state["model"]["gan_from"]
+    if state["phase"] == "phase2" and loss.gan and int(steps) > max(loss.gan_start, int(gan_from)):
         load_weights(module.adversary, weights_of(state, "adversary"), source.best)
-        module.gan_from.copy_(state["model"]["gan_from"])  # so that λ_gan continues where it was
+        module.gan_from.copy_(gan_from)  # so that λ_gan continues where it was
 
 
 def _prior(phase: Phase, config: Config, packed: PackedImages, autoencoder: Run | None) -> _Parts:
@@ -125,14 +132,16 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, autoencoder: Run 
 def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, parent: Run | None) -> None:
     """Make a new run continue a finished one that differs only in having fewer steps."""
     shorter = None if run.last.is_file() else shorter_run(run, config, packed.fingerprint, parent)
-    if shorter is not None and shorter.last.is_file():
-        if is_main_process():
-            tqdm.write(f"{run.name} continues {shorter.name}, which has {shorter.result()['steps']} steps")
-            (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            for name in ("history.jsonl", "usage.jsonl", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
-                if (shorter.folder / name).is_file():
-                    shutil.copyfile(shorter.folder / name, run.folder / name)
-        barrier()
+    if shorter is None:
+        return
+    tqdm.write(f"{run.name} continues {shorter.name}, which has {shorter.result()['steps']} steps")
+    (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run.folder / _CONTINUES).write_text(shorter.name, encoding="utf-8")
+    # The last checkpoint last: until it is there, a later start takes all of them over again.
+    for name in ("history.jsonl", "usage.jsonl", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        if (shorter.folder / name).is_file():
+            with (shorter.folder / name).open("rb") as there, written_whole(run.folder / name) as here:
+                shutil.copyfileobj(there, here)
 
 
 # --- what each training leaves ------------------------------------------------------------------------------------
@@ -168,15 +177,20 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
+        continues = run.folder / _CONTINUES
+        if continues.is_file():
+            more = more | {"continues": continues.read_text(encoding="utf-8")}
         if run.phase in PRIORS:
-            more = {"parameters": sum(p.numel() for p in module.parameters())}
+            more |= {"parameters": sum(p.numel() for p in module.parameters())}
         run.update_result(
             {
                 "phase": run.phase,
                 "profile": module.config.profile,
                 "data": packed.fingerprint,
                 "packed_images": len(packed.images),
-                "parent": parent.name if parent else None,
+                "parent": (parent.name if parent.folder.parent == run.folder.parent else str(parent.folder))
+                if parent
+                else None,
                 **({"start_from": Path(source).name} if source else {}),
                 "steps": module.steps_done,
                 "best_step": best["steps_done"],

@@ -261,9 +261,11 @@ class StepModule(L.LightningModule):
         self._clock = (self.steps_done, time.monotonic())
         optim = self.config.optim
         if optim.schedule == "plateau":
+            # All rates fall together, to the same fraction of where they started.
+            lowest = [optim.lr_end / self.peak_lr * each.param_groups[0]["lr"] for each in self.trainer.optimizers]
             self._plateaus = [
-                ReduceLROnPlateau(optimizer, factor=0.5, patience=optim.plateau_patience, min_lr=optim.lr_end)
-                for optimizer in self.trainer.optimizers
+                ReduceLROnPlateau(optimizer, factor=0.5, patience=optim.plateau_patience, min_lr=floor)
+                for optimizer, floor in zip(self.trainer.optimizers, lowest, strict=True)
             ]
         state, self._pending = self._pending, None
         if state is None:
@@ -273,7 +275,7 @@ class StepModule(L.LightningModule):
         for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for plateau, saved in zip(self._plateaus, state["plateaus"], strict=True):
-            plateau.load_state_dict(saved)
+            plateau.load_state_dict(saved | {"min_lrs": plateau.min_lrs})
         if state["scaler"]:
             self.trainer.precision_plugin.load_state_dict(state["scaler"])
         set_rng_state(state["rng"][self.global_rank % len(state["rng"])])

@@ -4,7 +4,7 @@ from typing import Any
 
 from vq_core.config import Config, config_from_dict
 from vq_core.runs.folders import Phase, Run
-from vq_core.runs.naming import phases_up_to
+from vq_core.runs.naming import phases_up_to, source_of
 from vq_core.training.callbacks import SilentBar
 from vq_core.training.phases import train
 
@@ -39,7 +39,8 @@ def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
     steps = config.sweep.steps
     tree = config.model_dump(mode="json")
     tree["profile"] = f"{config.profile}-sweep"
-    tree["phase1"]["steps"] = tree["phase2"]["steps"] = steps
+    tree["phase1"] |= {"steps": steps, "start_from": None}
+    tree["phase2"] |= {"steps": steps} | ({"start_from": "phase1"} if source_of("phase2", config) else {})
     tree["kmeans"]["steps"] = max(1, min(config.kmeans.steps, steps // 2))
     tree["train"] |= {"val_every": steps, "val_images": min(256, config.train.val_images)}
     tree["loss"] |= {"gan_start": 0, "gan_ramp": max(1, steps // 4)}
@@ -47,4 +48,4 @@ def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
         tree[group] |= values
     if not tree["loss"]["perceptual"]:
         tree["train"]["monitor"] = "val_rec"
-    return config_from_dict(tree)
+    return config_from_dict(tree).model_copy(update={"images": config.images})
