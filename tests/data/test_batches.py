@@ -1,15 +1,12 @@
 """The order of training batches as a function of seed and position."""
 
 from itertools import chain
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
-from vq_core.config import load_config
 from vq_core.data.batches import BatchOrder, Position, Purpose, index_loader
-from vq_core.data.datamodule import RowsDataModule
 
 ROWS = torch.arange(100, 137)  # 37 rows, which no batch size below divides
 
@@ -62,13 +59,6 @@ def test_the_order_neither_needs_nor_moves_the_global_generator() -> None:
 def test_a_loader_hands_on_the_rows() -> None:
     batches = [batch.tolist() for batch in index_loader(BatchOrder(ROWS, 8, 0, 2, 6))]
     assert batches == stream(2, 6)
-
-
-def test_validation_keeps_the_order_and_the_short_end() -> None:
-    data = RowsDataModule(load_config("smoke"), Position(0, 10, 4), "train.batch_size", 10, ROWS, ROWS)
-    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))
-    batches = [batch.tolist() for batch in data.val_dataloader()]
-    assert [len(batch) for batch in batches] == [10, 10, 10, 7] and list(chain.from_iterable(batches)) == ROWS.tolist()
 
 
 def test_random_numbers_follow_the_batches_and_never_change() -> None:

@@ -1,17 +1,22 @@
-"""What the DataModules look up."""
+"""What the DataModules look up and hand on."""
 
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from small_runs import settings
 
+from vq_core.config import load_config
 from vq_core.data.batches import Position
-from vq_core.data.datamodule import CodesDataModule
+from vq_core.data.datamodule import CodesDataModule, RowsDataModule
 from vq_core.data.images import packed_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+
+ROWS = torch.arange(100, 137)  # 37 rows, which a batch of 10 does not divide
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
@@ -24,3 +29,10 @@ def test_the_prior_sees_codes_of_flipped_images_in_training_only(place: Path, fl
     assert (batch.float().mean() == flip) if flip in (0, 1) else 0 < batch.float().mean() < 1
     data.trainer.training = False  # type: ignore[union-attr, misc]
     assert data.on_after_batch_transfer(torch.arange(32), 0).sum() == 0
+
+
+def test_validation_keeps_the_order_and_the_short_end() -> None:
+    data = RowsDataModule(load_config("smoke"), Position(0, 10, 4), "train.batch_size", 10, ROWS, ROWS)
+    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))
+    batches = [batch.tolist() for batch in data.val_dataloader()]
+    assert [len(batch) for batch in batches] == [10, 10, 10, 7] and list(chain.from_iterable(batches)) == ROWS.tolist()

@@ -65,7 +65,7 @@ def test_a_small_feature_makes_another_picture(raw: Path, config: DataConfig) ->
 
 
 def test_hash_pairs_equal_the_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vq_core.data.duplicates._BLOCK", 500)
+    monkeypatch.setattr("vq_core.data.duplicates.BLOCK", 500)
     hashes = np.random.default_rng(0).integers(0, 256, 60).astype(np.uint64)
     plain = [(i, j) for i in range(60) for j in range(i + 1, 60) if bin(int(hashes[i] ^ hashes[j])).count("1") <= 2]
     assert np.concatenate(list(hash_pairs(hashes, 2))).tolist() == [list(pair) for pair in plain]

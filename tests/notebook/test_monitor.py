@@ -1,6 +1,5 @@
 """The live view: what it costs, and what it says."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,17 +31,16 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(monitor, "time", clock)
+    drawn: list[Figure] = []
 
-    class Slow(monitor.LiveView):
-        drawn = 0
+    def slow(figure: Figure) -> bytes:
+        drawn.append(figure)
+        clock.now += drawing
+        return b""
 
-        def _figure(self, *args: Any) -> Any:
-            self.drawn += 1
-            clock.now += drawing
-            return plots.figure()[0]
-
+    monkeypatch.setattr(monitor, "png_of", slow)
     run = Run(tmp_path / "phase1-smoke-x")
-    view = Slow(run, History(run))
+    view = monitor.LiveView(run, History(run))
     module = stand_in(0, 6000)
     began = clock.now
     view.started(module)
@@ -50,8 +48,8 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
         clock.now += 0.1
         module.steps_done += 1
         view.stepped(module)
-    assert view.drawn >= 3
-    assert view.spent == pytest.approx(view.drawn * drawing) and view.spent / (clock.now - began) <= 0.016
+    assert len(drawn) >= 3
+    assert view.spent == pytest.approx(len(drawn) * drawing) and view.spent / (clock.now - began) <= 0.016
     assert view.status(module).startswith("phase1 step 6000/6000")
 
 
@@ -62,17 +60,12 @@ def stand_in(done: int, total: int) -> Any:
     return SimpleNamespace(steps_done=done, position=position, seconds=90.0, validations_since_best=4, config=config)
 
 
-class Seen(monitor.LiveView):
-    """Keeps what it shows."""
-
-    def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
-        self.shown = super()._figure(status, step, findings)
-        return self.shown
-
-    @property
-    def title(self) -> str:
-        assert self.shown._suptitle is not None
-        return self.shown._suptitle.get_text()
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are shown, the latest last."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(monitor, "png_of", lambda figure: figures.append(figure) or plots.png_of(figure))
+    return figures
 
 
 @pytest.fixture
@@ -95,52 +88,53 @@ def parts(figure: Figure) -> dict[str, Axes]:
 
 
 @pytest.mark.slow
-def test_it_says_how_a_training_goes_and_how_it_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_how_a_training_goes_and_how_it_ended(
+    run: Run, shown: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(monitor, "time", clock)
-    view, module = Seen(run, History(run)), stand_in(20, 120)
+    view, module = monitor.LiveView(run, History(run)), stand_in(20, 120)
     view.started(module)
-    assert view.title == "phase1 step 20/120 · loss 0.1 · validation PSNR 21.5"
+    assert shown[-1].get_suptitle() == "phase1 step 20/120 · loss 0.1 · validation PSNR 21.5"
     clock.now += 10
     module.steps_done, batch = 40, module.config.train.batch_size
     view.stepped(module)
-    assert view.title.endswith(f"{2 * batch:.3g} images/s · 40 s left")
+    assert shown[-1].get_suptitle().endswith(f"{2 * batch:.3g} images/s · 40 s left")
     view.ended(module, "interrupted")
-    assert view.title.endswith("images/s · interrupted: run the cell again to resume")
+    assert shown[-1].get_suptitle().endswith("images/s · interrupted: run the cell again to resume")
     view.ended(module, "RuntimeError")
-    assert view.title.endswith("images/s · RuntimeError")
+    assert shown[-1].get_suptitle().endswith("images/s · RuntimeError")
     view.ended(module, "stopped early")
-    assert view.title.endswith("stopped early after 1.5 min: no improvement in 4 validations")
+    assert shown[-1].get_suptitle().endswith("stopped early after 1.5 min: no improvement in 4 validations")
     module.steps_done = 120
     view.ended(module, "done")
-    assert view.title.endswith("images/s · done in 1.5 min")
+    assert shown[-1].get_suptitle().endswith("images/s · done in 1.5 min")
 
 
-def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run) -> None:
-    view = Seen(run, History(run))
-    view.started(stand_in(20, 120))
-    shown = parts(view.shown)
-    lines = {line.get_label(): line.get_ydata() for line in shown["terms of the loss"].get_lines()}
+def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run, shown: list[Figure]) -> None:
+    monitor.LiveView(run, History(run)).started(stand_in(20, 120))
+    drawn = parts(shown[-1])
+    lines = {line.get_label(): line.get_ydata() for line in drawn["terms of the loss"].get_lines()}
     assert lines.keys() == {"rec", "commit"} and lines["rec"] == pytest.approx([0.1, 0.05])
-    assert any(title.startswith("codebook, step 20") for title in shown)
-    (title,) = (title for title in shown if title.startswith("validation images above"))
+    assert any(title.startswith("codebook, step 20") for title in drawn)
+    (title,) = (title for title in drawn if title.startswith("validation images above"))
     assert title.endswith("step 20")  # the picture of step 40 is from before the resume
-    assert (shown[title].get_images()[0].get_array() == 50).all()
+    assert (drawn[title].get_images()[0].get_array() == 50).all()
 
 
-def test_nothing_jumps_while_a_run_begins(tmp_path: Path, run: Run) -> None:
+def test_nothing_jumps_while_a_run_begins(tmp_path: Path, run: Run, shown: list[Figure]) -> None:
     fresh = Run(tmp_path / "phase1-smoke-fresh")
-    empty, full = Seen(fresh, History(fresh)), Seen(run, History(run))
-    for view in (empty, full):
-        view.started(stand_in(0, 120))
-    assert (empty.shown.get_size_inches() == full.shown.get_size_inches()).all()
-    assert not empty.shown.axes and len(full.shown.axes) == 7
+    for each in (fresh, run):
+        monitor.LiveView(each, History(each)).started(stand_in(0, 120))
+    empty, full = shown
+    assert (empty.get_size_inches() == full.get_size_inches()).all()
+    assert not empty.axes and len(full.axes) == 7
 
 
-def test_a_finished_run_that_is_loaded_shows_what_it_came_to(run: Run) -> None:
+def test_a_finished_run_that_is_loaded_shows_what_it_came_to(run: Run, shown: list[Figure]) -> None:
     run.update_result({"steps": 40, "best_step": 20, "seconds": 61.0, "findings": ["T3: soft; try Phase 2"]})
-    view = Seen(run, History(run))
-    view.show_finished()
-    assert view.title == "phase1 step 40 · loss 0.1 · validation PSNR 21.5 · best at step 20 · took 1.0 min"
-    assert view.shown._supxlabel is not None and view.shown._supxlabel.get_text() == "T3: soft; try Phase 2"
-    assert any(title.endswith("reconstructions below, step 40") for title in parts(view.shown))
+    monitor.LiveView(run, History(run)).show_finished()
+    (figure,) = shown
+    assert figure.get_suptitle() == "phase1 step 40 · loss 0.1 · validation PSNR 21.5 · best at step 20 · took 1.0 min"
+    assert figure.get_supxlabel() == "T3: soft; try Phase 2"
+    assert any(title.endswith("reconstructions below, step 40") for title in parts(figure))

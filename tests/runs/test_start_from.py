@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from disturbances import Watch, differences
+from disturbances import SignalDuringStep, Watch, differences
 from small_runs import SETTINGS, fresh_copy, settings, the_run, view
 
 from vq_core import config_of
@@ -236,6 +236,25 @@ def test_the_nearest_finished_run_is_named_with_what_differs(data: Path) -> None
     shutil.rmtree(data / "runs")
     with pytest.raises(RunError, match=r"train phase2 …\)$"):
         finished("phase2", settings())
+
+
+def test_a_new_run_says_what_it_is_near_to(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after an update that changed a default: finished runs and interrupted ones are named, not silently left."""
+    near = the_run(data, "kmeans").name
+    changed = settings("optim.clip=0.5")
+    train("kmeans", changed)
+    said = capsys.readouterr().out
+    assert (
+        f"is a new run. The nearest finished run is {near}, which differs in optim.clip (1.0 there, 0.5 here)" in said
+    )
+    assert f"use it with --run {near}\n" in said  # a warm-up starts from no other
+    with pytest.raises(KeyboardInterrupt):
+        train("kmeans", settings("optim.clip=0.25"), view(SignalDuringStep(2)))
+    train("kmeans", settings("optim.clip=0.75"))
+    said = capsys.readouterr().out
+    assert "was interrupted and differs in optim.clip (0.25 there, 0.75 here): to resume it, set these" in said
+    train("kmeans", settings("optim.clip=0.25"))
+    assert "new run" not in capsys.readouterr().out  # it goes on
 
 
 # --- named outright --------------------------------------------------------------------------------------------------

@@ -1,17 +1,20 @@
-"""One step: accumulation, clipping, learning rates, early stopping."""
+"""One step: accumulation, clipping, learning rates, early stopping; what happens to values that are not finite."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from disturbances import SignalDuringStep
+from disturbances import SignalDuringStep, differences
 from lightning.pytorch.callbacks import Callback
 from small_runs import FROM_SCRATCH, NO_AUGMENTATION, fresh_copy, settings, the_run, view
 
 from vq_core.config import Config
 from vq_core.runs.checkpoints import load_checkpoint
+from vq_core.training.autoencoder import AutoencoderTraining
 from vq_core.training.phases import train
 
 pytestmark = [
@@ -98,3 +101,102 @@ def test_early_stopping(place: Path) -> None:
     frozen = ("phase1.lr=1e-30", "optim.lr_start=1e-30", "optim.lr_end=1e-30", "optim.weight_decay=0")
     run = train("kmeans", settings(*frozen, "kmeans.steps=40", "train.patience=2"))
     assert run.result()["steps"] == 12 and run.result()["best_step"] == 4
+
+
+# --- what is not finite -----------------------------------------------------------------------------------------------
+
+GAN = (*FROM_SCRATCH, "loss.gan_start=0", "discriminator.lecam=0.1", "train.log_every=1")
+
+
+class Spoil(Callback):
+    """Does something to the module or the batch just before given steps; keeps the model's state around each."""
+
+    def __init__(self, steps: tuple[int, ...], spoil: Callable[[Any, torch.Tensor], None]) -> None:
+        self.steps, self.spoil = steps, spoil
+        self.before: dict[int, Any] = {}
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        step = module.steps_done + 1
+        self.before[step] = {
+            "model": {
+                name: value.clone()
+                for name, value in module.state_dict().items()
+                if not name.endswith(("usage", "batches_tracked"))
+            },
+            "moments": [
+                {number: [value.clone() for value in moments.values()] for number, moments in o.state.items()}
+                for o in trainer.optimizers
+            ],
+        }
+        if step in self.steps:
+            self.spoil(module, batch)
+
+
+def spoil_batch(value: float) -> Callable[[Any, torch.Tensor], None]:
+    return lambda module, batch: batch[0, 0, 0, 0].fill_(value)
+
+
+def spoil_gradient(module: Any, batch: torch.Tensor) -> None:
+    """One entry of one gradient, while the loss is sound."""
+    weight = module.vqvae.decoder.last.weight
+    handle: Any = weight.register_hook(lambda g: (handle.remove(), torch.full_like(g, math.inf))[1])
+
+
+def spoil_gradient_of_the_discriminator(module: Any, batch: torch.Tensor) -> None:
+    weight = module.adversary.discriminator.body[0].weight
+    handle: Any = weight.register_hook(lambda g: (handle.remove(), torch.full_like(g, math.nan))[1])
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize(
+    "spoil", [spoil_batch(math.nan), spoil_batch(math.inf), spoil_gradient, spoil_gradient_of_the_discriminator]
+)
+def test_a_step_that_is_not_finite_is_skipped_and_counted(spoil: Any, norm: str) -> None:
+    callback = Spoil((3, 4, 7), spoil)
+    run = train("phase2", settings(*GAN, f"model.norm={norm}"), view(callback))
+    state = load_checkpoint(run.last, ("phase2",))
+    assert state["steps_done"] == 10 and state["skipped"] == 3 and state["bad_in_a_row"] == 0
+    for step in (3, 4, 7):  # weights, codebook, LeCam's averages, Adam's moments and counts: nothing moved
+        assert differences(callback.before[step], callback.before[step + 1]) == []
+    assert differences(callback.before[5], callback.before[6]) != []
+    assert [list(values) for values in run.curve("train/skipped")] == [[3, 4, 7], [1, 2, 3]]
+    assert all(math.isfinite(v) for row in run.history() for v in row.values())
+    moved = [{int(s["step"]) for s in o["state"].values()} for o in state["optimizers"]]
+    assert moved == [{7}, {7}]
+
+
+@pytest.mark.usefixtures("place")
+def test_too_many_in_a_row_stop_the_training(tmp_path: Path) -> None:
+    config = settings(*GAN, "train.bad_steps=3")
+    with pytest.raises(FloatingPointError, match=r"not finite at step 8, 3 times in a row; last\.ckpt holds"):
+        train("phase2", config, view(Spoil((3, 6, 7, 8), spoil_batch(math.nan))))
+    run = the_run(tmp_path / "data", "phase2")
+    state = load_checkpoint(run.last, ("phase2",))
+    assert state["steps_done"] == 6 and state["bad_in_a_row"] == 1
+    assert all(bool(value.isfinite().all()) for value in state["model"].values())
+    assert train("phase2", config) == run and run.result()["steps"] == 10  # it goes on where it was sound
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("bad_steps", [2, 99])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, bad_steps: int) -> None:
+    def spoil(module: Any, batch: torch.Tensor) -> None:
+        with torch.no_grad():
+            module.vqvae.encoder.layers[0].weight[0] = math.nan
+
+    with pytest.raises(FloatingPointError, match=r"not finite.*last\.ckpt holds the last finite state"):
+        train("phase2", settings(*GAN, f"train.bad_steps={bad_steps}"), view(Spoil((5,), spoil)))
+    state = load_checkpoint(the_run(tmp_path / "data", "phase2").last, ("phase2",))
+    assert state["steps_done"] == 4 and all(bool(value.isfinite().all()) for value in state["model"].values())
+
+
+@pytest.mark.usefixtures("place")
+def test_fp16_overflows_count_only_when_the_scale_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))  # what the precision plugin does with every loss; here it only makes it begin
+    monkeypatch.setattr(AutoencoderTraining, "scaler", scaler)
+    run = train("phase2", settings(*GAN), view(Spoil((2, 3, 4, 5), spoil_gradient)))
+    # The first brings the scale from 4 to 2, which is what a scaler is for; the others bring it to 1 and below.
+    assert run.curve("train/skipped")[0].tolist() == [3, 4, 5] and run.curve("train/skipped")[1].tolist() == [1, 2, 3]
+    assert scaler.get_scale() == 0.25

@@ -1,4 +1,4 @@
-"""All trainings in a row, as in a script of one's own; leaves what each rank holds. For test_processes.py."""
+"""All trainings in a row, as in a script of one's own; leaves what each rank holds. For test_ranks.py."""
 
 import sys
 

@@ -105,8 +105,8 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> No
 
 @common.command(group)
 @click.argument("image", type=IMAGE)
-@click.option("--rows", help="Region: rows of the code grid, first:last; default: all.")
-@click.option("--columns", help="Region: columns of the code grid, first:last; default: all.")
+@click.option("--rows", help="Region: rows of the code grid, first:last, the last not included; default: all.")
+@click.option("--columns", help="Region: columns of the code grid, likewise; default: all.")
 @click.option("--mask", type=IMAGE, help="Region: the white parts of this image.")
 @click.option("--copy-from", type=IMAGE, help="Copy the region from this image.")
 @click.option("--code", type=int, help="Fill the region with this code.")

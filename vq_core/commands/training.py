@@ -127,7 +127,7 @@ def compare(config: Config, run_sweep: bool) -> None:
 @group.command()
 @common.PROFILE
 @click.option("--only", help="Only notebooks with this in their name, e.g. 03.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results; default: data/workbook.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results; default: data/workbook/PROFILE.")
 @common.DEBUG
 def workbook(profile: str | None, only: str | None, out: Path | None, debug: bool) -> None:
     """Execute the six notebooks in order and save each with its outputs, also as HTML.

@@ -17,7 +17,7 @@ from PIL import Image
 THUMBNAIL = 64
 TOLERANCE = 25.0  # of 255
 _QUANTILE = 0.995
-_BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
+BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
 _PAIRS = 128  # pairs of thumbnails compared at once
 
 
@@ -57,7 +57,7 @@ def first_of_group(
 
 def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[np.ndarray, "pairs 2"]]:
     """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted, in chunks."""
-    step = max(1, _BLOCK // max(1, len(hashes)))
+    step = max(1, BLOCK // max(1, len(hashes)))
     for start in range(0, len(hashes), step):
         differ = np.bitwise_count(hashes[start : start + step, None] ^ hashes[None, start:])
         rows, columns = np.nonzero(differ <= max_bits)

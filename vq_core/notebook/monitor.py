@@ -14,6 +14,7 @@ from PIL import Image
 
 from vq_core.notebook.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, draw_usage, png_of
 from vq_core.runs.folders import PRIORS, History, Run
+from vq_core.settings import LossConfig
 from vq_core.training.callbacks import View
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.steps import StepModule
@@ -23,7 +24,10 @@ _LOSS: Panel = ("loss", {"train/total": "train", "val/total": "validation"})
 # Shown in place of the loss: the training total includes L_gan, the validation total does not.
 _REC: Panel = ("L_rec", {"train/rec": "train", "val/rec": "validation"})
 _BITS: Panel = ("bits per token", {"train/bits": "train", "val/bits": "validation"})
-_TERMS: Panel = ("terms of the loss", {f"train/{name.lower()}": name for name in ("rec", "commit", "perceptual", "L2")})
+_NO_TERMS = ("vq", "gan", "gan_adaptive")  # not optimised with an EMA codebook; in a panel of its own; no weight
+_WEIGHTS = [name for name, field in LossConfig.model_fields.items() if field.annotation is float]
+_NAMES = dict.fromkeys(["rec", "commit", "perceptual", *_WEIGHTS])  # the first three in this order, then all others
+_TERMS: Panel = ("terms of the loss", {f"train/{n}": {"l2": "L2"}.get(n, n) for n in _NAMES if n not in _NO_TERMS})
 _GAN: Panel = ("GAN", {"train/disc": "discriminator", "train/gan": "L_gan"})
 _PSNR: Panel = ("PSNR [dB]", {"val/psnr": ""})
 _PERPLEXITY: Panel = ("perplexity", {"val/perplexity": ""})
@@ -169,7 +173,7 @@ class LiveView(View):
         ax.set_title(f"validation images above, reconstructions below, step {shown}", fontsize=9, fontweight="normal")
 
     def _panel(self, ax: Axes, title: str, labels: dict[str, str]) -> None:
-        colours = (BLUE, ORANGE, GREEN, PURPLE) if len(labels) > 1 else (GREEN,)
+        colours = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY) if len(labels) > 1 else (GREEN,)
         for colour, (name, label) in zip(colours, labels.items(), strict=False):
             rows = [(row["step"], row[name]) for row in self.history.rows if name in row]
             if rows:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vq_core.config import Config, override, renamed
+from vq_core.config import Config, data_dir, override, renamed
 from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError, UserError
@@ -64,9 +64,11 @@ def load_images(config: Config) -> PackedImages:
     packed = packed_with(config.images)
     if packed is None:
         name = Path(config.run or "the run").name
+        phase = name.split("-")[0]
+        start = f"start a new run from its weights with {phase}.start_from={name}"
         raise DataError(
             f"{name}: the images that it was trained on are no longer packed, because some have been added or "
-            f"removed; start a new run from its weights with {name.split('-')[0]}.start_from={name}"
+            f"removed; {start if phase != 'kmeans' else 'train a new one'}"
         )
     return packed
 
@@ -92,7 +94,7 @@ def finished(phase: Phase, config: Config) -> Run:
     if not run.done:
         raise RunError(
             f"{run.folder}: no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with "
-            f"the same settings (or: python -m vq_core train {phase} …){_nearest(phase, config)}"
+            f"the same settings (or: python -m vq_core train {phase} …){nearest(phase, config)}"
         )
     return run
 
@@ -191,8 +193,11 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
     return settings_that_differ(merged(theirs), merged(ours))
 
 
-def _nearest(phase: Phase, config: Config) -> str:
-    """Part of an error message: the finished run that is nearest to the settings, and how it differs."""
+def nearest(phase: Phase, config: Config) -> str:
+    """The end of a message: the finished run nearest to the settings and how it differs; interrupted ones likewise.
+
+    Empty if there is neither.
+    """
     try:
         packed = load_images(config)
     except DataError:  # of a run that was named: what is missing is another run, not the images
@@ -204,10 +209,18 @@ def _nearest(phase: Phase, config: Config) -> str:
             then = f" ({result['packed_images']} then, {len(packed.images)} now)" if "packed_images" in result else ""
             different.insert(0, f"its images{then}")
         found.append((len(different), run.name, different))
-    if not found:
-        return ""
-    _, name, different = min(found)
-    why = f"differs in {first_few(different)}" if different else "has another parent"
-    fits = phase != "kmeans" and not any(key.startswith(("model.", "seed", "data.")) for key in different)
-    start = f", or start from it with {phase}.start_from={name}" if fits else ""
-    return f". The nearest finished run is {name}, which {why}: use it with --run {name}{start}"
+    message = ""
+    if found:
+        _, name, different = min(found)
+        why = f"differs in {first_few(different)}" if different else "has another parent"
+        fits = phase != "kmeans" and not any(key.startswith(("model.", "seed", "data.")) for key in different)
+        start = f", or start from it with {phase}.start_from={name}" if fits else ""
+        message = f". The nearest finished run is {name}, which {why}: use it with --run {name}{start}"
+    for last in sorted((data_dir() / "runs").glob(f"{phase}-{config.profile}-*/checkpoints/last.ckpt")):
+        run = Run(last.parents[1])
+        with suppress(UserError):
+            if not run.done and (different := _differences(phase, run.config(), config)):
+                message += (
+                    f". {run.name} was interrupted and differs in {first_few(different)}: to resume it, set these"
+                )
+    return message

@@ -21,7 +21,7 @@ from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
 from vq_core.runs.checkpoints import load_checkpoint, load_weights
 from vq_core.runs.codes import extract_codes
-from vq_core.runs.finding import finished, load_images, run_for, shorter_run, source_run
+from vq_core.runs.finding import finished, load_images, nearest, run_for, shorter_run, source_run
 from vq_core.runs.folders import PRIORS, History, Phase, Run
 from vq_core.runs.loading import load_vqvae, weights_of
 from vq_core.runs.naming import parent_phase, source_of
@@ -58,8 +58,10 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
         return run
     packed, needed = load_images(config), parent_phase(phase, config)
     parent = finished(needed, config) if needed else None
-    if is_main_process():
-        _take_over_shorter_run(run, config, packed, parent)
+    if is_main_process() and not run.last.is_file():
+        new = not _take_over_shorter_run(run, config, packed, parent)
+        if new and getattr(view, "advises", True) and (near := nearest(phase, config)):
+            tqdm.write(f"{run.name} is a new run{near}")
     barrier()
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
@@ -129,11 +131,11 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, autoencoder: Run 
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
 
 
-def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, parent: Run | None) -> None:
-    """Make a new run continue a finished one that differs only in having fewer steps."""
-    shorter = None if run.last.is_file() else shorter_run(run, config, packed.fingerprint, parent)
+def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, parent: Run | None) -> bool:
+    """Make a new run continue a finished one that differs only in having fewer steps. Returns whether there is one."""
+    shorter = shorter_run(run, config, packed.fingerprint, parent)
     if shorter is None:
-        return
+        return False
     tqdm.write(f"{run.name} continues {shorter.name}, which has {shorter.result()['steps']} steps")
     (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (run.folder / _CONTINUES).write_text(shorter.name, encoding="utf-8")
@@ -142,6 +144,7 @@ def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, paren
         if (shorter.folder / name).is_file():
             with (shorter.folder / name).open("rb") as there, written_whole(run.folder / name) as here:
                 shutil.copyfileobj(there, here)
+    return True
 
 
 # --- what each training leaves ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Figures show the numbers that they are given; widgets redraw them."""
+"""Widgets redraw their figures when a control moves, driven from code as a browser would drive them."""
 
 import io
 import json
@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from small_prior import prior
+from torch import Tensor
 
-from vq_core.notebook import plots
+from vq_core.data.augment import to_pictures
+from vq_core.models import VQVAE
+from vq_core.notebook import plots, widgets
 from vq_core.notebook.widgets import UsageExplorer, usage_comparison
 from vq_core.runs.folders import Run
 
@@ -21,72 +24,7 @@ def run(tmp_path: Path) -> Run:
     rows = [{"step": s, "split": "train", "counts": [s, 5, 0, 20 - s]} for s in (5, 10, 15)]
     rows += [{"step": 15, "split": "val", "counts": [1, 1, 1, 0]}]
     (tmp_path / "usage.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    history = [{"step": s, "val/psnr": 20 + s / 10} for s in (5, 10, 15)]
-    (tmp_path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return Run(tmp_path)
-
-
-def test_curves_draw_the_logged_values(run: Run) -> None:
-    (line,) = plots.curves({"a": run}, {"val/psnr": "PSNR"}).axes[0].get_lines()
-    assert line.get_xdata().tolist() == [5, 10, 15] and line.get_ydata().tolist() == [20.5, 21.0, 21.5]
-
-
-def test_usage_histogram_sorts_colours_and_counts() -> None:
-    ax = plots.usage_histogram({"codes": np.array([0, 30, 10, 0])}).axes[0]
-    heights, colours = bars(ax)
-    assert heights[:2] == [3.0, 1.0] and "2 of 4 codes used" in ax.get_title() and legend(ax) == ["2 dead"]
-    assert colours[2] == colours[3] != colours[0] == colours[1]
-    expected = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
-    assert f"perplexity {expected:.0f}" in ax.get_title()
-    by_code = plots.usage_histogram({"codes": np.array([0, 30, 10, 0])}, by_usage=False).axes[0]
-    assert bars(by_code)[0][1] == 3.0
-
-
-def legend(ax: Axes) -> list[str]:
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def bars(ax: Axes) -> tuple[list[float], list[tuple[float, ...]]]:
-    """Heights and colours of the bars of a usage histogram, from left to right."""
-    drawn = ax.collections[0]
-    heights = [float(path.vertices[:, 1].max()) for path in drawn.get_paths()]
-    return heights, [tuple(colour) for colour in drawn.get_facecolors()]
-
-
-def test_usage_histogram_tells_dead_rare_and_dominant_codes_apart() -> None:
-    counts = np.full(100, 10)
-    counts[:4] = [0, 0, 1, 400]
-    ax = plots.usage_histogram({"codes": counts}, by_usage=False, log=True).axes[0]
-    colours = bars(ax)[1]
-    assert legend(ax) == ["2 dead", "1 rare", "1 dominant"] and ax.get_yscale() == "log"
-    assert colours[0] == colours[1] and len({colours[n] for n in (0, 2, 3, 4)}) == 4 and len(set(colours[4:])) == 1
-
-
-def test_usage_histogram_compares_with_another() -> None:
-    other = np.array([1, 3])
-    ax = plots.usage_histogram({"a": np.array([1, 1])}, other=("b", other)).axes[0]
-    (line,) = ax.patches
-    assert line.get_data().values.tolist() == [1.5, 0.5] and "b (line): 2 of 2 codes used" in ax.get_title()
-    larger = plots.usage_histogram({"a": np.array([1, 1])}, other=("b", np.arange(1, 9))).axes[0]
-    assert larger.get_xlim() == (-0.5, 7.5)
-
-
-def test_the_card_of_a_code_that_no_image_has() -> None:
-    decoded, nowhere = np.full((6, 6, 3), 200, np.uint8), np.zeros((4, 4))
-    _, where, patches, bar = plots.code_card("code 3", decoded, nowhere, []).axes
-    assert where.get_images()[0].norm(0.0) == 0.0 and bar.get_ylim()[0] == 0.0  # black, and no negative shares
-    assert patches.get_title() == "no image uses it"
-
-
-def test_image_grid_shows_every_picture() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    shown = [ax.get_images()[0].get_array() for ax in plots.image_grid(pictures, columns=3).axes if ax.get_images()]
-    assert len(shown) == 5 and all(np.array_equal(a, b) for a, b in zip(shown, pictures, strict=True))
-
-
-def test_zoom_cuts_the_same_square() -> None:
-    picture = np.arange(64 * 64 * 3).reshape(64, 64, 3)
-    np.testing.assert_array_equal(plots.zoom([picture], 0.25, 0.5, 0.25)[0], picture[16:32, 32:48])
 
 
 def test_explorer_redraws_when_a_control_moves(run: Run) -> None:
@@ -168,7 +106,7 @@ def test_explorer_compares_two_runs_each_at_its_own_step(
     )  # room for the larger codebook; a click beyond the first one's changes nothing
     explorer.code.value = 2
     explorer.histogram.selected = [5]
-    assert explorer.code.value == 2 and explorer.histogram.selected == [list(explorer._codes).index(2)]
+    assert explorer.code.value == 2 and explorer.histogram.selected == [2]  # counts 1, 1, 1, 0: in order of the codes
 
 
 def test_explorer_plays_from_the_start_when_at_the_end(run: Run) -> None:
@@ -187,14 +125,6 @@ def test_explorer_refuses_three_runs_and_one_without_usage(run: Run, tmp_path: P
             UsageExplorer(runs)
 
 
-def test_pictures_are_drawn_with_all_their_pixels_where_there_is_room() -> None:
-    large, small = np.zeros((4, 256, 256, 3), np.uint8), np.zeros((4, 16, 16, 3), np.uint8)
-    assert plots.image_grid(large, columns=4).get_size_inches()[0] * 80 == pytest.approx(4 * 256)
-    assert plots.image_grid(small, columns=4).get_size_inches()[0] == pytest.approx(4 * 1.1)
-    assert plots.rows_of_images({"a": large}).get_size_inches()[0] * 80 == pytest.approx(4 * 256 + 72)
-    assert plots.image_grid(np.tile(large, (4, 1, 1, 1)), columns=16).get_size_inches()[0] < 18
-
-
 def test_comparison_switches_codebooks() -> None:
     box = usage_comparison({"one": np.array([1, 2]), "two": np.array([5, 0])})
     before = box.children[3].value
@@ -203,3 +133,66 @@ def test_comparison_switches_codebooks() -> None:
     with Image.open(io.BytesIO(before)) as picture:
         assert picture.width > 300
     assert isinstance(plots.figure()[0], Figure) and plots.png_of(plots.figure()[0])[:4] == b"\x89PNG"
+
+
+def result_of(code: str, names: dict[str, Any]) -> Any:
+    """What a script gets from the code shown under a picture, given the objects of the notebook."""
+    *imports, call = code.splitlines()
+    exec("\n".join(imports), names)
+    return eval(call, names)
+
+
+@pytest.mark.slow
+def test_the_sampling_call_gives_the_picture_shown(model: VQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    causal, grids = prior(model, causal=True), []
+    monkeypatch.setattr(
+        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
+    )
+    box = widgets.sampling_explorer(model, causal, count=2)
+    box.children[0].value, box.children[3].value = 0.7, 5
+    call = box.children[5].value
+    again = result_of(call, {"model": model, "prior": causal})
+    assert "temperature=0.7" in call and "seed=5" in call
+    np.testing.assert_array_equal(grids[-1], to_pictures(again))
+
+
+@pytest.mark.parametrize("method", ["blend", "exchange", "likely"])
+def test_every_interpolation_call_gives_the_frame_shown(
+    model: VQVAE, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids: list[Any] = []
+    monkeypatch.setattr(
+        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
+    )
+    masked = prior(model, causal=False)
+    box = widgets.interpolation_explorer(model, masked, x[:1], x[1:2], steps=4)
+    box.children[0].value, box.children[1].value = method, 2
+    frame = result_of(box.children[3].value, {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
+    np.testing.assert_array_equal(grids[-1][1], to_pictures(frame[None])[0])
+
+
+def test_the_wipe_shows_one_side_of_each() -> None:
+    black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
+    picture = widgets.plots.wiped(black, white, 0.25, ("a", "b")).axes[0].get_images()[0].get_array()
+    assert (picture[:, :2] == 0).all() and (picture[:, 2:] == 255).all()
+    box = widgets.wipe({"input": black, "a": black, "b": white})
+    before = box.children[3].value
+    box.children[2].value = 0.9
+    assert box.children[3].value != before and "0.9" in box.children[4].value
+    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}}
+    assert widgets.plots.png_of(result_of(box.children[4].value, more)) == box.children[3].value
+
+
+def test_what_goes_wrong_is_said_under_the_picture() -> None:
+    def draw(size: int) -> Any:
+        if size > 1:
+            raise ValueError("size must be 1")
+        return widgets.plots.figure()[0]
+
+    size = widgets.w.IntText(1)
+    box = widgets.over_controls({"size": size}, draw)
+    with pytest.raises(ValueError, match="size must be 1"):
+        size.value = 2
+    assert box.children[-1].value == "ValueError: size must be 1"
+    size.value = 0
+    assert box.children[-1].value == ""

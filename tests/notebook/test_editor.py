@@ -1,38 +1,19 @@
-"""The code editor and the explorers, driven from code as a browser would drive them."""
+"""The code editor, driven from code as a browser would drive it."""
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_prior import prior
 from torch import Tensor
 
-from vq_core.config import load_config
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import decode_edited
 from vq_core.models import VQVAE, CodeTransformer
-from vq_core.notebook import widgets
 from vq_core.notebook.editor import CodeEditor
-from vq_core.runs.loading import make_vqvae
-
-
-@pytest.fixture(scope="module")
-def model() -> VQVAE:
-    torch.manual_seed(0)
-    return make_vqvae(load_config("smoke", [])).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def x() -> Tensor:
-    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def prior(model: VQVAE, causal: bool) -> CodeTransformer:
-    torch.manual_seed(0)
-    return CodeTransformer(model.num_codes, 16, dim=16, layers=1, heads=2, causal=causal).eval()
 
 
 @pytest.fixture
@@ -172,66 +153,3 @@ def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
     editor.avatar.value = 0
     editor.undo.click()
     assert torch.equal(editor.codes[0], editor.given[0])
-
-
-def result_of(code: str, names: dict[str, Any]) -> Any:
-    """What a script gets from the code shown under a picture, given the objects of the notebook."""
-    *imports, call = code.splitlines()
-    exec("\n".join(imports), names)
-    return eval(call, names)
-
-
-@pytest.mark.slow
-def test_the_sampling_call_gives_the_picture_shown(model: VQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    causal, grids = prior(model, causal=True), []
-    monkeypatch.setattr(
-        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
-    )
-    box = widgets.sampling_explorer(model, causal, count=2)
-    box.children[0].value, box.children[3].value = 0.7, 5
-    call = box.children[5].value
-    again = result_of(call, {"model": model, "prior": causal})
-    assert "temperature=0.7" in call and "seed=5" in call
-    np.testing.assert_array_equal(grids[-1], to_pictures(again))
-
-
-@pytest.mark.parametrize("method", ["blend", "exchange", "likely"])
-def test_every_interpolation_call_gives_the_frame_shown(
-    model: VQVAE, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grids: list[Any] = []
-    monkeypatch.setattr(
-        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
-    )
-    masked = prior(model, causal=False)
-    box = widgets.interpolation_explorer(model, masked, x[:1], x[1:2], steps=4)
-    box.children[0].value, box.children[1].value = method, 2
-    frame = result_of(box.children[3].value, {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
-    np.testing.assert_array_equal(grids[-1][1], to_pictures(frame[None])[0])
-
-
-def test_the_wipe_shows_one_side_of_each() -> None:
-    black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
-    picture = widgets.plots.wiped(black, white, 0.25, ("a", "b")).axes[0].get_images()[0].get_array()
-    assert (picture[:, :2] == 0).all() and (picture[:, 2:] == 255).all()
-    box = widgets.wipe({"input": black, "a": black, "b": white})
-    before = box.children[3].value
-    box.children[2].value = 0.9
-    assert box.children[3].value != before and "0.9" in box.children[4].value
-    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}}
-    assert widgets.plots.png_of(result_of(box.children[4].value, more)) == box.children[3].value
-
-
-def test_what_goes_wrong_is_said_under_the_picture() -> None:
-    def draw(size: int) -> Any:
-        if size > 1:
-            raise ValueError("size must be 1")
-        return widgets.plots.figure()[0]
-
-    size = widgets.w.IntText(1)
-    box = widgets.over_controls({"size": size}, draw)
-    with pytest.raises(ValueError, match="size must be 1"):
-        size.value = 2
-    assert box.children[-1].value == "ValueError: size must be 1"
-    size.value = 0
-    assert box.children[-1].value == ""

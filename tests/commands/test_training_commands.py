@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""Commands that prepare, train and evaluate; then all commands in a row, as a user types them."""
 
 import json
 import shutil
@@ -7,68 +7,22 @@ from pathlib import Path
 import lpips
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from called import TINY, call
 from PIL import Image
 
-import vq_core
-from vq_core.__main__ import main
 from vq_core.config import load_config
 from vq_core.data.packed import PackedImages
-from vq_core.errors import UserError
 from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.runs.finding import run_for
 from vq_core.runs.folders import PHASES
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "data.source=avatars",
-    "data.avatars=48",
-    "kmeans.steps=3",
-    "phase1.steps=4",
-    "phase2.steps=4",
-    "prior.steps=4",
-    "train.val_every=2",
-    "prior.val_every=2",
-    "train.device=cpu",
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that `test_the_whole_way` fills, for the tests after it."""
     return tmp_path_factory.mktemp("cli")
-
-
-def call(folder: Path, *words: str) -> Result:
-    return CliRunner(env={"VQ_DATA": str(folder), "VQ_PROFILE": "smoke"}).invoke(main, [*words])
-
-
-def test_help_everywhere() -> None:
-    runner = CliRunner()
-    assert runner.invoke(main, ["--help"]).exit_code == 0
-    for name in main.commands:
-        result = runner.invoke(main, [name, "--help"])
-        assert result.exit_code == 0 and "--profile" in result.output and "--debug" in result.output, name
-
-
-@pytest.mark.parametrize(
-    ("setting", "named"),
-    [
-        ("model.num_code=4", "did you mean 'model.num_codes'"),
-        ("model.num_codes=many", "model.num_codes"),
-        ("train.accumulate=3", "accumulate"),
-        ("nothing", "key=value"),
-    ],
-)
-def test_bad_settings_are_one_line_and_status_2(folder: Path, setting: str, named: str) -> None:
-    result = call(folder, "train", "phase1", setting)
-    assert result.exit_code == 2 and named in result.output and "Traceback" not in result.output
-
-
-def test_out_of_order_names_the_notebook(folder: Path) -> None:
-    result = call(folder / "empty", "sample", *TINY)
-    assert result.exit_code == 1 and "00_data_prep" in result.output
-    assert len(result.output.strip().splitlines()) == 1
 
 
 def test_the_whole_way(folder: Path) -> None:
@@ -133,8 +87,9 @@ def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.Mon
     result = call(folder, "evaluate", *TINY, "--fid")
     assert result.exit_code == 0 and "no Fréchet distance: it needs 513 images" in result.output
     assert "kid_samples_std" in result.output and "fid_floor" not in result.output
+    all_rows = PackedImages.val_rows.fget
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PackedImages, "val_rows", property(lambda self: self._rows("val")[:1]))
+        patch.setattr(PackedImages, "val_rows", property(lambda self: all_rows(self)[:1]))
         result = call(folder, "evaluate", *TINY, "--fid")
     assert result.exit_code == 1 and "1 held-out images are too few for distances between their halves" in result.output
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
@@ -146,17 +101,6 @@ def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.Mon
     metrics = json.loads((run / "result.json").read_text())
     assert metrics["lpips_squeeze"] > 0 and metrics["lpips_squeeze_se"] > 0
     assert {"fid_floor", "fid_samples", "kid_floor", "kid_samples_std"} <= metrics.keys()
-
-
-def test_the_gpus_memory_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    monkeypatch.setattr("vq_core.runs.finding.finished", full)
-    result = call(folder, "sample", *TINY)
-    assert result.exit_code == 1 and result.output == (
-        "Error: not enough GPU memory for this much at once: ask for less\n"
-    )
 
 
 def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
@@ -175,57 +119,3 @@ def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     result = call(tmp_path / "file", "ingest", *TINY)
     assert result.exit_code == 1 and str(tmp_path / "file") in result.output and "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["sample", "--top-k", "0"], "top_k"),
-        (["sample", "--temperature", "0"], "temperature"),
-        (["edit", "IMAGE"], "--copy-from"),
-        (["edit", "IMAGE", "--code", "99999"], "codes are in [0, 32)"),
-        (["edit", "IMAGE", "--replace", "1", "-1"], "codes are in [0, 32)"),
-        (["edit", "IMAGE", "--vary", "1.5"], "vary must be in (0, 1]"),
-        (["edit", "IMAGE", "--vary", "0.5", "--rows", "0:2"], "--vary takes no region"),
-        (["edit", "IMAGE", "--complete"], "no transparent pixels"),
-        (["edit", "IMAGE", "--code", "1", "--regenerate"], "give one of"),
-        (["sample", "--way", "masked", "--passes", "0"], "passes must be"),
-        (["edit", "IMAGE", "--rows", "9:3", "--code", "1"], "rows"),
-        (["edit", "IMAGE", "--rows", "x", "--code", "1"], "--rows"),
-        (["reconstruct", "BROKEN"], "not an image"),
-    ],
-)
-def test_bad_arguments_are_named(folder: Path, words: list[str], named: str) -> None:
-    image = next((folder / "avatars").glob("*/00000.png"))
-    broken = folder / "broken.png"
-    broken.write_text("no picture")
-    places = {"IMAGE": str(image), "BROKEN": str(broken)}
-    result = call(folder, *(places.get(word, word) for word in words), *TINY)
-    assert result.exit_code != 0 and named in result.output and "Traceback" not in result.output
-
-
-@pytest.mark.parametrize("error", [ValueError, IndexError, KeyError, RuntimeError, FileNotFoundError])
-def test_a_fault_of_the_program_shows_its_traceback(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    """Whatever its class: only what a user can cause is dressed as one line."""
-
-    def broken(*_: object) -> None:
-        raise error("a fault in the program")
-
-    monkeypatch.setattr("vq_core.runs.finding.finished", broken)
-    result = call(folder, "sample", *TINY)
-    assert type(result.exception) is error and "Error: " not in result.output
-
-
-@pytest.mark.parametrize("setting", ["model.num_code=4", "data.avatars=999"])
-def test_debug_shows_the_traceback_of_every_error(folder: Path, setting: str) -> None:
-    """Of a mistake in the settings, and of images that are missing."""
-    plain, debug = (call(folder / "empty", "sample", setting, *more) for more in ((), ("--debug",)))
-    assert plain.output and isinstance(plain.exception, SystemExit)
-    assert isinstance(debug.exception, UserError)
-
-
-def test_the_version_is_told() -> None:
-    result = CliRunner().invoke(main, ["--version"])
-    assert result.exit_code == 0 and result.output.strip() == f"vq_core, version {vq_core.__version__}"
