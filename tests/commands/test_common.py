@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import vq_core
 from vq_core.__main__ import main
-from vq_core.errors import UserError
+from vq_core.errors import Stopped, UserError
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,18 @@ def test_debug_shows_the_traceback_of_every_error(folder: Path, setting: str) ->
     plain, debug = (call(folder / "empty", "sample", setting, *more) for more in ((), ("--debug",)))
     assert plain.output and isinstance(plain.exception, SystemExit)
     assert isinstance(debug.exception, UserError)
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_a_stop_is_no_error_and_says_how_to_resume(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, debug: tuple[str, ...]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped("phase1-x stopped at step 3 of 10; run it again to resume", together=False)
+
+    monkeypatch.setattr("vq_core.runs.finding.finished", stopped)
+    result = call(folder, "sample", *TINY, *debug)
+    assert result.exit_code == 130 and result.output.strip().endswith("run it again to resume")
 
 
 def test_the_version_is_told() -> None:

@@ -43,6 +43,20 @@ def test_the_rate_is_halved_at_a_plateau(place: Path) -> None:
     assert set(np.round(rates[1:] / rates[:-1], 6)) == {1.0, 0.5}
 
 
+def test_all_rates_fall_together_at_a_plateau(place: Path) -> None:
+    """To the same fraction of where they started: the floor of the discriminator's rate is not the main one's."""
+    frozen = ("optim.clip=1e-12", "optim.weight_decay=0", "quantizer.learning=gradient", "quantizer.reset_every=0")
+    rates = ("phase2.lr=1e-3", "discriminator.lr=6e-4", "optim.lr_end=4e-4", "optim.warmup_steps=2")
+    config = settings(
+        *(*FROM_SCRATCH, *frozen, *rates, "optim.schedule=plateau", "optim.plateau_patience=1"),
+        *("phase2.steps=32", "loss.gan_start=0", "train.log_every=4"),
+    )
+    run = train("phase2", config)
+    main, other = run.curve("train/lr")[1][1:], run.curve("train/lr_discriminator")[1][1:]
+    assert main[0] == pytest.approx(1e-3) and main[-1] == pytest.approx(4e-4)
+    np.testing.assert_allclose(other, 0.6 * main)
+
+
 def test_the_stop_waits_for_the_whole_effective_batch(place: Path) -> None:
     config = settings("train.accumulate=2", "quantizer.init=kaiming")
     with pytest.raises(KeyboardInterrupt):

@@ -50,7 +50,7 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
         raise ConfigError(
             f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
         )
-    return config.model_copy(update={"run": str(named.folder), "images": named.result()["data"]})
+    return config.model_copy(update={"run": str(named.folder), "images": named.result().get("data")})
 
 
 def load_images(config: Config) -> PackedImages:
