@@ -276,6 +276,16 @@ def test_a_named_run_brings_its_settings_parents_priors_and_images(data: Path) -
         settings("run=phase1-smoke-x")
 
 
+@pytest.mark.parametrize("phase", ["phase1", "prior"])
+def test_a_named_run_is_given_more_steps(data: Path, phase: Phase) -> None:
+    """Also after an update that changed a default: the settings are the run's own."""
+    named, first = the_run(data, phase), Watch(lambda module: module.steps_done)
+    run = train(phase, config_of(named.name, [f"{phase}.steps=14"]), view(first))
+    assert first.seen[0] == 10 and run.result()["steps"] == 14 and run.result()["continues"] == named.name
+    with pytest.raises(ConfigError, match=rf"{phase}\.steps \(10 there, 9 here\)"):
+        config_of(named.name, [f"{phase}.steps=9"])
+
+
 def test_the_newest_prior_on_an_autoencoder_is_its_prior(data: Path) -> None:
     newer = train("prior", settings("prior.dropout=0.3"))
     assert finished("prior", config_of(the_run(data, "phase2").name)) == newer

@@ -34,7 +34,8 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
     Args:
         run: its name in `data/runs`, or a path.
-        overrides: settings of later phases, or settings that do not affect the run, such as `train.device=cpu`.
+        overrides: settings of later phases, settings that do not affect the run, such as `train.device=cpu`, or more
+            steps of its own phase: the settings then are those of the run that continues it.
 
     Raises:
         RunError: no such run.
@@ -46,11 +47,16 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     different = [change for phase in lineage(named) for change in _differences(phase, theirs, config)]
     keys = ("avatars", "near_duplicate_bits", "val_share")
     images = [{"data": {key: getattr(c.data, key) for key in keys}} for c in (theirs, config)]
-    if different := different or settings_that_differ(images[0], images[1]):
+    different = different or settings_that_differ(images[0], images[1])
+    update, group = {"images": named.result().get("data")}, steps_group(named.phase)
+    only_steps = [change.split(" ")[0] for change in different] == [f"{group}.steps"] and named.phase != "kmeans"
+    if only_steps and getattr(config, group).steps > getattr(theirs, group).steps:
+        return config.model_copy(update=update)  # of another run, which continues this one
+    if different:
         raise ConfigError(
             f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
         )
-    return config.model_copy(update={"run": str(named.folder), "images": named.result().get("data")})
+    return config.model_copy(update=update | {"run": str(named.folder)})
 
 
 def load_images(config: Config) -> PackedImages:
