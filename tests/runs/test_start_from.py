@@ -316,6 +316,9 @@ def test_training_after_a_named_run_is_on_its_images(data: Path, monkeypatch: py
     run = Run(Path(result.output.strip().splitlines()[-1]))
     assert run.result()["parent"] == named.name and run.result()["data"] == named.result()["data"]
     assert run.result()["steps"] == 4
+    result = CliRunner().invoke(main, ["train", "phase1", "--run", the_run(data, "phase1").name, "phase1.steps=12"])
+    assert result.exit_code == 0, result.output
+    assert Run(Path(result.output.strip().splitlines()[-1])).result()["data"] == named.result()["data"]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     from vq_core.training import phases
     from vq_core.training.ranks import is_main_process
 
-    if is_main_process() and config.run is None:
+    if is_main_process() and config.images is None:
         prepare_images(config)
     if resume and not run_for(phase, config).last.is_file():
         raise RunError(f"{run_for(phase, config).folder}: nothing to resume; leave out --resume to start the run")
