@@ -100,7 +100,7 @@ def drag(place: Locator, *path: tuple[float, float]) -> None:
 
 def drive_histogram(notebook: OpenNotebook) -> None:
     """The slider changes the histogram; a click on a bar changes the card; the live view is one picture."""
-    number = notebook.go_to("train_phase1(config, LiveView)")
+    number = notebook.go_to('train("phase1", config, LiveView)')
     training = notebook.cells()[number]
     assert len([out for out in training["outputs"] if "image/png" in out.get("data", {})]) == 1
     keep(notebook.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea img"), "live")
@@ -188,10 +188,10 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
 def test_an_interrupted_training_goes_on_when_its_cell_is_run_again(open_notebook: Opener, lab: Lab) -> None:
     """Interrupted while the live view is drawn; afterwards there is one picture, and the run has reached its end."""
     notebook = nbformat.read(lab.folder / "02_phase1_vqvae.ipynb", as_version=4)
-    numbers = [n for n, cell in enumerate(notebook.cells) if "train_phase1(config, LiveView)" in cell.source]
+    numbers = [n for n, cell in enumerate(notebook.cells) if 'train("phase1", config, LiveView)' in cell.source]
     notebook.cells = notebook.cells[: numbers[0] + 1]
     for cell in notebook.cells:
-        if "load_config(active_profile(), [])" in cell.source:
+        if "load_config(vq_core.active_profile(), [])" in cell.source:
             cell.source = cell.source.replace("[])", "['phase1.steps=400'])", 1)
     nbformat.write(notebook, lab.folder / "interrupted.ipynb")
     opened = open_notebook("interrupted.ipynb")
