@@ -302,6 +302,10 @@ def test_a_run_whose_images_are_gone_still_loads(data: Path) -> None:
     assert finished("phase1", config) == the_run(data, "phase1")
     with pytest.raises(DataError, match=f"start a new run from its weights with phase2.start_from={run.name}"):
         load_images(config)
+    with pytest.raises(DataError, match=r"^the named run: .*; start a new run from its weights with start_from$"):
+        load_images(config_of(run.name, ["phase2.steps=14"]))
+    with pytest.raises(DataError, match=r"; train a new one$"):
+        load_images(config_of(the_run(data, "kmeans").name))
 
 
 def test_training_after_a_named_run_is_on_its_images(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

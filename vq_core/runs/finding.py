@@ -69,12 +69,13 @@ def load_images(config: Config) -> PackedImages:
         return packed_images(config)
     packed = packed_with(config.images)
     if packed is None:
-        name = Path(config.run or "the run").name
-        phase = name.split("-")[0]
-        start = f"start a new run from its weights with {phase}.start_from={name}"
+        named = Run(Path(config.run)) if config.run else None  # None: more steps of a named run, or a sweep on it
+        name = named.name if named else "the named run"
+        key = f"{named.phase}.start_from={name}" if named else "start_from"
+        start = f"start a new run from its weights with {key}"
         raise DataError(
             f"{name}: the images that it was trained on are no longer packed, because some have been added or "
-            f"removed; {start if phase != 'kmeans' else 'train a new one'}"
+            f"removed; {'train a new one' if named and named.phase == 'kmeans' else start}"
         )
     return packed
 
