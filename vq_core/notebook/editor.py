@@ -9,10 +9,11 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import Codes, Edit, decode_edited
@@ -35,8 +36,7 @@ class _Edits:
     """The editing history of one avatar, with undo and redo."""
 
     def __init__(self, given: Codes) -> None:
-        self.given, self.at = given, 0
-        self._steps = [("as it was", given)]
+        self.given, self.at, self._steps = given, 0, [("as it was", given)]
 
     @property
     def codes(self) -> Codes:
@@ -58,12 +58,9 @@ class _Edits:
 class CodeEditor(w.VBox):
     """Edit avatars by their codes: choose cells by clicking or dragging, then change them.
 
-    Args:
-        model: the autoencoder.
-        masked: the masked prior, which redraws chosen cells given the others.
-        x: several images; one is edited at a time, and any of them can be copied from.
-        decoded: a picture of each code for the atlas, from `decoded_codes`.
-        folder: where "save" puts `edit-N.png` and `edit-N.npy` (the codes).
+    One of the images is edited at a time, and any of them can be copied from. `masked` redraws chosen cells given the
+    others; `decoded` is a picture of each code, from `decoded_codes`; "save" puts `edit-N.png` and `edit-N.npy` (the
+    codes) into `folder`.
 
     Pixels beyond the decoder's reach from the changed cells stay exactly as they were (`decode_edited`). There,
     `model.decode` of the saved codes alone may differ by a few grey levels, because normalisation sees the whole image.
@@ -86,16 +83,14 @@ class CodeEditor(w.VBox):
         width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # a whole number of screen pixels per pixel
         self.canvas = CellPicture(rows=grid, columns=grid, width=width, title="click or drag to choose cells")
         self.before, self.preview = w.Image(format="png", width=160), w.Image(format="png", width=96)
-        self._decoded, self._atlas_order = decoded, _by_looks(decoded)
-        self.atlas = _atlas(decoded, self._atlas_order)
+        self._decoded = decoded
+        self.atlas, self._atlas_order = _atlas(decoded)
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
         self.code = w.BoundedIntText(0, 0, masked.num_codes - 1, description="code", layout=w.Layout(width="160px"))
         self.status = w.HTML()
 
-        self.set = self._button(
-            "set code", "pencil", lambda: self._apply(f"code {self.code.value}", code=self.code.value)
-        )
+        self.set = self._button("set code", "pencil", self._set)
         self.copy = self._button("copy from", "copy", self._copy)
         self.anew = self._button("draw anew", "magic", lambda: self._apply("drawn anew", regenerate=True))
         self.clear = self._button("choose none", "square-o", lambda: setattr(self.canvas, "selected", []))
@@ -136,16 +131,12 @@ class CodeEditor(w.VBox):
         """The avatar in the editor, as edited so far."""
         return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
-    @property
-    def mask(self) -> Bool[Tensor, "h w"]:
-        """The chosen cells."""
-        flat = torch.zeros(self.given[0].numel(), dtype=torch.bool)
-        flat[list(self.canvas.selected)] = True
-        return flat.view(self.given.shape[1:])
-
     def _turn_to(self) -> None:
         self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0], 160)
         self._draw()
+
+    def _set(self) -> None:
+        self._apply(f"code {self.code.value}", code=self.code.value)
 
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
@@ -159,7 +150,10 @@ class CodeEditor(w.VBox):
             return
         self._seed += "regenerate" in change  # a new proposal each time
         sampling = Sampling(top_p=0.9, passes=8, seed=self._seed)  # 8 passes: enough for part of an avatar, and quick
-        codes = Edit(region=self.mask, **change).apply(self.codes, self.masked, sampling=sampling, progress=False)
+        cells = torch.zeros(self.given[0].numel(), dtype=torch.bool)
+        cells[list(self.canvas.selected)] = True
+        edit = Edit(region=cells.view(self.given.shape[1:]), **change)
+        codes = edit.apply(self.codes, self.masked, sampling=sampling, progress=False)
         self._own.add(f"{_cells(self.canvas.selected)} {done}", codes)
         self._draw()
 
@@ -198,23 +192,14 @@ def _cells(some: list[int]) -> str:
     return f"{len(some)} {'cell' if len(some) == 1 else 'cells'}"
 
 
-def _middle(decoded: np.ndarray) -> np.ndarray:
-    """The middle cell, the code's own, of pictures three cells wide."""
-    cell = decoded.shape[1] // 3
-    return decoded[:, cell:-cell, cell:-cell]
+def _atlas(decoded: UInt8[np.ndarray, "k s s 3"]) -> tuple[CellPicture, np.ndarray]:
+    """All codes as one clickable picture, each as the cell that it decodes to, and the codes in that order.
 
-
-def _by_looks(decoded: np.ndarray) -> np.ndarray:
-    """The codes in an order in which neighbours look alike: by the first principal component of their cells."""
-    flat = _middle(decoded).reshape(len(decoded), -1).astype(np.float32)
-    return PCA(1, random_state=0).fit_transform(flat)[:, 0].argsort()
-
-
-def _atlas(decoded: np.ndarray, order: np.ndarray) -> CellPicture:
-    """All codes as one clickable picture in the given order, each shown as the cell that it decodes to."""
-    columns, cells = math.ceil(len(order) ** 0.5), _middle(decoded)
-    rows, side = math.ceil(len(order) / columns), cells.shape[1]
-    tiles = np.full((rows * columns, side, side, 3), 255, dtype=np.uint8)
-    tiles[: len(order)] = cells[order]
-    sheet = tiles.reshape(rows, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
-    return CellPicture(picture=_png(sheet), rows=rows, columns=columns, many=False, width=400, title="all codes")
+    Neighbours look alike: the order is that of the cells' first principal component.
+    """
+    side, columns = decoded.shape[1] // 3, math.ceil(len(decoded) ** 0.5)
+    cells = decoded[:, side:-side, side:-side]  # the code's own cell in the middle
+    order = PCA(1, random_state=0).fit_transform(cells.reshape(len(cells), -1).astype(np.float32))[:, 0].argsort()
+    sheet = make_grid(torch.from_numpy(cells[order]).permute(0, 3, 1, 2), columns, padding=0, pad_value=255)
+    picture, rows = _png(sheet.permute(1, 2, 0).numpy()), math.ceil(len(order) / columns)
+    return CellPicture(picture=picture, rows=rows, columns=columns, many=False, width=400, title="all codes"), order

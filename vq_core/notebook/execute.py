@@ -39,10 +39,8 @@ class _Client(NotebookClient):
 def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = None) -> None:
     """Run every notebook (or those whose name contains `only`) and write `NN_name.ipynb` and `.html` to `out`.
 
-    Stops at the first cell that fails, after writing the outputs so far.
-
-    Raises:
-        click.ClickException: no such notebook, or a cell failed; names the notebook, the cell and the error.
+    Stops at the first cell that fails, after writing the outputs so far. Raises `click.ClickException`, which names
+    notebook and error, or if there is no such notebook.
     """
     chosen = [path for path in sorted(notebooks.glob("[0-9]*.ipynb")) if only is None or only in path.name]
     if not chosen:
@@ -54,8 +52,8 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
     started = time.monotonic()
     for path in chosen:
         _execute(path, out)
-    took = f"{(time.monotonic() - started) / 60:.1f} min"
-    click.echo(f"{len(chosen)} notebooks done in {took}; results and HTML copies: {out}")
+    minutes = (time.monotonic() - started) / 60
+    click.echo(f"{len(chosen)} notebooks done in {minutes:.1f} min; results and HTML copies: {out}")
 
 
 def _execute(path: Path, out: Path) -> None:
@@ -64,24 +62,22 @@ def _execute(path: Path, out: Path) -> None:
     quiet = ["--IPKernelApp.log_level=40"]  # otherwise every start warns that it uses loopback
     client = _Client(notebook, timeout=None, kernel_name="python3", resources=place, extra_arguments=quiet)
     client.store_widget_state = False
-    error: Exception | None = None
     copy = (out / path.name).with_suffix(".html")
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
         try:
             client.execute()
-        except (CellExecutionError, DeadKernelError, AssertionError) as failure:
-            error = failure  # AssertionError: at Ctrl-C nbclient shuts the kernel down, then finds it missing
+        except CellExecutionError as error:
+            raise click.ClickException(f"{path.name}: {error.ename}: {error.evalue} (see {copy})") from None
+        except (DeadKernelError, AssertionError):  # the latter: at Ctrl-C nbclient ends the kernel, then misses it
+            why = "interrupted, or the kernel ran out of memory"
+            raise click.ClickException(f"{path.name}: {why}; run it again to resume") from None
         finally:
             _clean(notebook)
             nbformat.write(notebook, out / path.name)
             _save_pictures(notebook, out / "pictures")
             copy.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
-    if isinstance(error, CellExecutionError):
-        raise click.ClickException(f"{path.name}: {error.ename}: {error.evalue} (see {copy})")
-    if error is not None:
-        raise click.ClickException(f"{path.name}: interrupted, or the kernel ran out of memory; run it again to resume")
 
 
 def _is_progress(out: NotebookNode) -> bool:
@@ -89,13 +85,6 @@ def _is_progress(out: NotebookNode) -> bool:
     if WIDGET in out.get("data", {}):
         return re.search(r"\d+%\|", out["data"].get("text/plain", "")) is not None
     return out.get("name") == "stderr" and ("\r" in out.text or not out.text.strip())
-
-
-def _repacked(png: str) -> str:
-    """The same picture, as base64, without its (opaque) alpha channel and compressed as far as PNG allows."""
-    packed = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, format="png", optimize=True)
-    return base64.b64encode(packed.getvalue()).decode()
 
 
 def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
@@ -119,4 +108,6 @@ def _clean(notebook: NotebookNode) -> None:
                 if WIDGET in out.get("data", {}):
                     out["data"] = {"text/plain": "Something to move and click: run this cell in JupyterLab."}
                 elif "image/png" in out.get("data", {}):
-                    out["data"]["image/png"] = _repacked(out["data"]["image/png"])
+                    opaque = Image.open(io.BytesIO(base64.b64decode(out["data"]["image/png"]))).convert("RGB")
+                    opaque.save(packed := io.BytesIO(), format="png", optimize=True)
+                    out["data"]["image/png"] = base64.b64encode(packed.getvalue()).decode()

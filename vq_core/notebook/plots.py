@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
 WIDEST = 16.0  # inches
 _TIGHT: dict[str, Any] = {"layout": "constrained", "w_pad": 0.01, "h_pad": 0.01, "wspace": 0.0, "hspace": 0.0}
 Pictures = Sequence[np.ndarray] | np.ndarray
+Labelled = tuple[str, np.ndarray]  # a label, and counts [K]
 
 
 def figure(rows: int = 1, columns: int = 1, width: float = 10, height: float = 3, **how: Any) -> tuple[Figure, Any]:
@@ -97,8 +98,7 @@ def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> 
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         for colour, (label, run) in zip((BLUE, ORANGE, GREEN, RED, GREY), runs.items(), strict=False):
             steps, values = run.curve(name)
-            marker = {"marker": "o", "markersize": 3} if len(steps) < 15 else {}
-            ax.plot(steps, values, color=colour, label=label, lw=1.4, **marker)
+            ax.plot(steps, values, color=colour, label=label, lw=1.4, marker="o" if len(steps) < 15 else "", ms=3)
         ax.set(title=title, xlabel="step")
     if len(runs) > 1:
         axes[0].legend()
@@ -130,14 +130,9 @@ def bars(values: dict[str, float], title: str, reference: dict[str, float] | Non
 
 
 def draw_usage(
-    ax: Axes,
-    counts: np.ndarray,
-    title: str = "",
-    by_usage: bool = True,
-    log: bool = False,
-    other: tuple[str, np.ndarray] | None = None,
+    ax: Axes, counts: np.ndarray, title: str, by_usage: bool = True, log: bool = False, other: Labelled | None = None
 ) -> None:
-    """Draw the usage of every code on `ax`, with a line for a second codebook (label, counts) to compare with.
+    """Draw the usage of every code on `ax`, with a line for a second codebook to compare with.
 
     Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
     """
@@ -149,7 +144,7 @@ def draw_usage(
     corners = np.stack([[x - 0.5, 0 * x + 1e-3], [x - 0.5, height], [x + 0.5, height], [x + 0.5, 0 * x + 1e-3]])
     ax.add_collection(PolyCollection(list(corners.transpose(2, 0, 1)), facecolors=colours.tolist()))
     ax.axhline(1.0, color=GREY, lw=1, ls="--")
-    lines, top, widest = [*([title] if title else []), _in_words(counts)], height.max(), len(counts)
+    lines, top, widest = [title, _in_words(counts)], height.max(), len(counts)
     if other is not None:
         label, others = other
         outline = _per_mean(others, by_usage)
@@ -192,14 +187,10 @@ def usage_histogram(usages: dict[str, np.ndarray], by_usage: bool = True, width:
 
 
 def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictures) -> Figure:
-    """What one code stands for: what it decodes to, where in the image it occurs, image patches that map to it.
+    """What one code stands for: what it decodes to (uint8 [s, s, 3]), where it occurs, patches that map to it.
 
-    Args:
-        decoded: uint8 [h, w, 3].
-        where: fraction of the images that have the code at each position of the grid [h, w].
-        patches: uint8 [s, s, 3] each; the first 16 are shown. Empty for a code that no image uses.
-
-    `decoded` and the patches are three grid cells wide; the middle cell, framed, is the code's own.
+    `where` is the fraction of the images that have the code at each position of the grid [h, w]. Of the `patches`, like
+    `decoded` three grid cells wide with the code's own cell framed, the first 16 are shown; there may be none.
     """
     fig, [axes] = figure(1, 3, 9, 2.2, width_ratios=(1, 1.25, 4))
     axes[0].imshow(decoded, interpolation="nearest")
@@ -235,16 +226,15 @@ def wiped(before: np.ndarray, after: np.ndarray, position: float, labels: tuple[
     mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
     scale = max(1, 1000 // (count * size))  # whole screen pixels per pixel: sharpness is to be judged, not smoothing
     width, height, above = count * size * scale, size * scale, 24
-    with plt.rc_context(STYLE):
-        fig = plt.figure(figsize=(width / STYLE["figure.dpi"], (height + above) / STYLE["figure.dpi"]))
-        ax = fig.add_axes((0, 0, 1, height / (height + above)))
-        ax.imshow(np.hstack(list(mixed)), interpolation="nearest", aspect="auto")
-        for number in range(count):
-            ax.axvline(number * size + edge - 0.5, color="white", lw=1)
-            ax.axvline(number * size - 0.5, color="white", lw=4)
-        ax.axis("off")
-        ax.set_title(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5, fontweight="normal", pad=5)
-    plt.close(fig)
+    fig, [[ax]] = figure(1, 1, width / STYLE["figure.dpi"], (height + above) / STYLE["figure.dpi"])
+    fig.set_layout_engine("none")
+    ax.set_position((0, 0, 1, height / (height + above)))
+    ax.imshow(np.hstack(list(mixed)), interpolation="nearest", aspect="auto")
+    for number in range(count):
+        ax.axvline(number * size + edge - 0.5, color="white", lw=1)
+        ax.axvline(number * size - 0.5, color="white", lw=4)
+    ax.axis("off")
+    ax.set_title(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5, fontweight="normal", pad=5)
     return fig
 
 

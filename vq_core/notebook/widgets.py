@@ -69,21 +69,12 @@ def _order_and_scale() -> tuple[w.ToggleButtons, w.ToggleButtons]:
     return order, w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
 
 
-def _usage_at(usage: tuple[np.ndarray, np.ndarray], step: int) -> tuple[int, np.ndarray]:
-    """Step and counts of the last entry up to `step`, or of the first entry if all come later."""
-    steps, counts = usage
-    entry = max(0, int(np.searchsorted(steps, step, "right")) - 1)
-    return int(steps[entry]), counts[entry]
-
-
 class UsageExplorer(w.VBox):
     """Codebook usage during training: a slider (with a play button) over what one or two runs logged.
 
     Sorted by usage or by code, linear or logarithmic, on training or validation images. A code of the first run, chosen
-    by its number or by clicking its bar, is shown below by `card(code)`, if that is given.
-
-    Raises:
-        ArgumentError: more than two runs, or one without any logged usage.
+    by its number or by clicking its bar, is shown below by `card(code)`, if that is given. Raises `ArgumentError` for
+    more than two runs, or one without any logged usage.
     """
 
     def __init__(self, runs: dict[str, Run], card: Callable[[int], Figure] | None = None) -> None:
@@ -95,7 +86,7 @@ class UsageExplorer(w.VBox):
                 raise ArgumentError(f"{label}: no code usage has been logged in {runs[label].folder}")
         entries = [usage for usages in self._usages.values() for usage in usages.values() if len(usage[0])]
         steps = np.unique(np.concatenate([logged for logged, _ in entries])).tolist()
-        codes = next(iter(self._usages["train"].values()))[1].shape[1]
+        codes = entries[0][1].shape[1]
         self.step = w.SelectionSlider(options=steps, index=len(steps) - 1, description="step", **_WAIT)
         self.step.layout.width = "60%"
         self.play = w.Play(min=0, max=len(steps) - 1, value=len(steps) - 1, interval=500)
@@ -126,16 +117,14 @@ class UsageExplorer(w.VBox):
             self.play.value = self.step.index = 0
 
     def _redraw(self, change: object = None) -> None:
-        usages = {n: _usage_at(usage, self.step.value) for n, usage in self._usages[self.split.value].items()}
-        (label, (step, counts)), *others = usages.items()
+        shown = []
+        for name, (steps, logged) in self._usages[self.split.value].items():
+            entry = max(0, int(np.searchsorted(steps, self.step.value, "right")) - 1)  # the first if all come later
+            shown.append((f"{name}, step {steps[entry]}", logged[entry]))
+        (label, counts), other = shown[0], shown[1] if len(shown) > 1 else None
         self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))
-        fig = plots.usage_histogram(
-            {f"{label}, step {step}, {self.split.label} images": counts},
-            self.order.value,
-            width=10.7,
-            log=self.scale.value,
-            other=next(((f"{name}, step {at}", its) for name, (at, its) in others), None),
-        )
+        usages, how = {f"{label}, {self.split.label} images": counts}, {"width": 10.7, "log": self.scale.value}
+        fig = plots.usage_histogram(usages, self.order.value, other=other, **how)
         picture = plots.png_of(fig)
         inside = fig.axes[0].get_position()
         with self.histogram.hold_sync():
