@@ -27,12 +27,9 @@ def augment(
 ) -> Float[Tensor, "b c h w"]:
     """Flip and jitter each RGB image of a batch in [−1, 1] independently; returns a new batch clamped to [−1, 1].
 
-    Brightness, contrast and saturation are applied in that order and defined as in torchvision.
-
-    Args:
-        config: `flip` is a probability; for each v of the other three, factors are drawn from [1 − v, 1 + v].
-        generator: on the CPU, so that a GPU gets the same batches as the CPU.
-        shard: (rank, number of processes) sharing a batch; each takes its part of a single draw.
+    `config.flip` is a probability; brightness, contrast and saturation, v in `config`, are applied in that order and
+    defined as in torchvision, with factors drawn from [1 − v, 1 + v]. The generator is on the CPU, so that a GPU gets
+    the same batches; of a single draw each process of `shard` (rank, number of processes) takes its part.
     """
     rank, world = shard
     draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
@@ -40,13 +37,9 @@ def augment(
     factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)
     x = torch.where(draw[0] < config.flip, x.flip(-1), x)
     x = ((x + 1) / 2 * factors[0]).clamp(0, 1)
-    x = _blend(x, rgb_to_grayscale(x).mean((1, 2, 3), keepdim=True), factors[1])
-    x = _blend(x, rgb_to_grayscale(x), factors[2])
+    x = (factors[1] * x + (1 - factors[1]) * rgb_to_grayscale(x).mean((1, 2, 3), keepdim=True)).clamp(0, 1)
+    x = (factors[2] * x + (1 - factors[2]) * rgb_to_grayscale(x)).clamp(0, 1)
     return x * 2 - 1
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (factor * x + (1 - factor) * other).clamp(0, 1)
 
 
 def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:

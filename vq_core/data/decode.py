@@ -1,11 +1,10 @@
 """Decoding of an image file into a square RGB picture, by fixed rules.
 
-The format is recognised by content, never by extension. Only PNG, JPEG, WEBP, BMP, GIF and TIFF reach a decoder. The
-rules: the first frame of an animation; rotated as EXIF says; transparency over white; CMYK, palette and grey converted
-to RGB; 16-bit samples divided by 257; float samples multiplied by 255 if they lie within [0, 1], otherwise stretched
-from their own range; ICC profiles ignored, so that the numbers in the file are the numbers used. Truncated files are
-refused, even if half the picture could be shown. Damage to a complete scan goes unnoticed in formats without a checksum
-(JPEG, WEBP, BMP, TIFF); only PNG has one.
+The format is recognised by content, never by extension. The rules: the first frame of an animation; rotated as EXIF
+says; transparency over white; CMYK, palette and grey converted to RGB; 16-bit samples divided by 257; float samples
+multiplied by 255 if they lie within [0, 1], otherwise stretched from their own range; ICC profiles ignored, so that the
+numbers in the file are the numbers used. Truncated files are refused, even if half the picture could be shown. Damage
+to a complete scan goes unnoticed in formats without a checksum: all but PNG.
 """
 
 import os
@@ -35,7 +34,6 @@ _FOREIGN = {
     "DDS": (b"DDS ",),
 }
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
-_LARGEST = {"I": 65535.0, "F": 1.0}  # the value of white, by the first letter of the mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +49,9 @@ class Picture:
 def load_picture(path: Path, config: DataConfig) -> Picture:
     """Read one image file as a square RGB array of side `config.image_size`.
 
-    Raises:
-        UnusableImage: the reason is "not an image", "unsupported format", "empty file", "truncated", "unreadable",
-            "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels` according
-            to the header, before anything is decoded).
+    Raises `UnusableImage`; the reason is "not an image", "unsupported format", "empty file", "truncated", "unreadable",
+    "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels` according to the
+    header, before anything is decoded).
     """
     try:
         # O_NONBLOCK: opening a named pipe would otherwise block before the check below.
@@ -72,7 +69,10 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableImage("too large", "more pixels than the decoder allows") from None
     except Exception as error:  # on damaged files PIL's plugins raise almost anything
-        raise _damaged(error) from None
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        detail = " ".join(text.split())[:200]
+        cut = isinstance(error, EOFError) or "truncated" in detail.lower() or "unexpected end" in detail.lower()
+        raise UnusableImage("truncated" if cut else "unreadable", detail) from None
 
 
 def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]:
@@ -96,7 +96,9 @@ def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Im
     # Resize before padding: the square around a long strip could be enormous.
     scale = size / max(image.size)
     small = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    canvas = Image.new("RGB", (size, size), _border_colour(small))
+    pixels = np.asarray(small)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    canvas = Image.new("RGB", (size, size), tuple(border.mean(0).round().astype(int).tolist()))
     canvas.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
     return canvas
 
@@ -110,11 +112,16 @@ def _read(file: BinaryIO, config: DataConfig) -> Picture:
         raise UnusableImage("too small", f"{width}×{height}; the shorter side must be at least {config.min_side}")
     image.verify()  # a PNG's checksums; a verified image has to be reopened
     image = _open(file)
-    notes = _remarks(image)
+    announced = {
+        "16-bit rescaled": any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())),  # forgotten by loading
+        "first frame": getattr(image, "is_animated", False),
+        "turned by EXIF": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+        "ICC profile ignored": "icc_profile" in image.info,
+    }
     image.load()
-    rgb, more = _to_rgb(ImageOps.exif_transpose(image))
-    square = to_square(rgb, config.square, config.image_size)
-    return Picture(np.asarray(square), rgb.width, rgb.height, (*notes, *more))
+    rgb, notes = _to_rgb(ImageOps.exif_transpose(image))
+    notes = [note for note, true in announced.items() if true] + notes
+    return Picture(np.asarray(to_square(rgb, config.square, config.image_size)), rgb.width, rgb.height, tuple(notes))
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -123,56 +130,37 @@ def _open(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         file.seek(0)
-        raise _unidentified(file.read(512)) from None
-
-
-def _unidentified(head: bytes) -> UnusableImage:
+        head = file.read(512)
     if head.startswith(_KNOWN_STARTS):
-        return UnusableImage("unreadable", "the header is damaged")
+        raise UnusableImage("unreadable", "the header is damaged")
     if head[4:8] == b"ftyp":
-        return UnusableImage("unsupported format", "HEIF, AVIF or a video")
+        raise UnusableImage("unsupported format", "HEIF, AVIF or a video")
     for name, starts in _FOREIGN.items():
         if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(starts):
-            return UnusableImage("unsupported format", f"{name}; supported: {', '.join(FORMATS)}")
-    return UnusableImage("not an image", f"none of {', '.join(FORMATS)}")
-
-
-def _remarks(image: Image.Image) -> list[str]:
-    """Conversions that the header announces; to be called before loading, which forgets the sample size."""
-    announced = {
-        "16-bit rescaled": any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())),
-        "first frame": getattr(image, "is_animated", False),
-        "turned by EXIF": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
-        "ICC profile ignored": "icc_profile" in image.info,
-    }
-    return [note for note, true in announced.items() if true]
+            raise UnusableImage("unsupported format", f"{name}; supported: {', '.join(FORMATS)}")
+    raise UnusableImage("not an image", f"none of {', '.join(FORMATS)}")
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.mode.startswith(("I", "F")):
-        notes = ["float rescaled"] if image.mode == "F" else []
-        return Image.fromarray(_to_bytes(np.asarray(image), _LARGEST[image.mode[0]])).convert("RGB"), notes
+        largest = 65535.0 if image.mode.startswith("I") else 1.0
+        rescaled = Image.fromarray(_to_bytes(np.asarray(image), largest))
+        return rescaled.convert("RGB"), ["float rescaled"] if image.mode == "F" else []
+    plain = "RGBA" if image.has_transparency_data else "RGB"
+    notes = [] if image.mode == plain else [f"{_MODES.get(image.mode, image.mode)} to RGB"]
     if image.has_transparency_data:
-        return _over_white(image)
-    if image.mode == "RGB":
-        return image, []
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            notes.append("alpha over white")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     try:
-        return image.convert("RGB"), [f"{_MODES.get(image.mode, image.mode)} to RGB"]
+        return image.convert("RGB"), notes
     except ValueError:
         raise UnusableImage("unsupported format", f"colour mode {image.mode}") from None
 
 
-def _over_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    notes = [] if image.mode == "RGBA" else [f"{_MODES.get(image.mode, image.mode)} to RGB"]
-    image = image.convert("RGBA")
-    if image.getchannel("A").getextrema() != (255, 255):
-        notes.append("alpha over white")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB"), notes
-
-
 def _to_bytes(values: np.ndarray, largest: float) -> UInt8[np.ndarray, "height width"]:
-    """Map [0, `largest`] to [0, 255], or the values' own range if it exceeds that."""
+    """Map [0, `largest`] (white) to [0, 255], or the values' own range if it exceeds that."""
     values = np.nan_to_num(values.astype(np.float32), posinf=largest, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= largest:
@@ -182,17 +170,3 @@ def _to_bytes(values: np.ndarray, largest: float) -> UInt8[np.ndarray, "height w
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _border_colour(image: Image.Image) -> tuple[int, int, int]:
-    pixels = np.asarray(image)
-    sides = [pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]]
-    red, green, blue = np.concatenate(sides).mean(0).round().astype(int).tolist()
-    return red, green, blue
-
-
-def _damaged(error: Exception) -> UnusableImage:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    detail = " ".join(text.split())[:200]
-    cut = isinstance(error, EOFError) or "truncated" in detail.lower() or "unexpected end" in detail.lower()
-    return UnusableImage("truncated" if cut else "unreadable", detail)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import imagehash
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt64
 from PIL import Image
 
 THUMBNAIL = 64
@@ -35,14 +35,9 @@ def first_of_group(
 ) -> Int[np.ndarray, " n"]:
     """For each image, the index of the first one in its group of near-duplicates (possibly its own).
 
-    Resemblance is transitive: if b resembles a and c resembles b, all three form one group. Only the images of proposed
-    pairs are read, so `images` may be a memory map.
-
-    Args:
-        hashes: from `perceptual_hash`.
-        images: the pictures, in the order that decides which is first.
-        max_bits: pairs whose hashes differ in at most this many bits are compared by their pixels.
-        early: images that come before all others, whatever their place.
+    Resemblance is transitive: if b resembles a and c resembles b, all three form one group. Images marked `early` come
+    before all others. Pairs whose `perceptual_hash` differs in at most `max_bits` bits are compared by their pixels;
+    only these are read, so `images` may be a memory map.
     """
     first = np.arange(len(hashes))
     for pairs in hash_pairs(hashes, max_bits):
@@ -65,15 +60,17 @@ def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[
         yield np.stack([rows[later], columns[later]], axis=1) + start
 
 
-def pixel_difference(
-    a: UInt8[np.ndarray, "n side side 3"], b: UInt8[np.ndarray, "n side side 3"]
-) -> Float[np.ndarray, " n"]:
-    """The 99.5 % quantile of how far pixels lie outside the other picture's local range, in [0, 255]."""
-    beyond = np.maximum(_beyond(a, b), _beyond(b, a))
-    red, green, blue = np.moveaxis(beyond, -1, 0)
+def _same_pixels(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
+    """Whether the 99.5 % quantile of how far pixels lie outside the other picture's local range is within tolerance."""
+    if not len(pairs):
+        return np.zeros(0, dtype=bool)
+    size = (min(THUMBNAIL, images.shape[1]),) * 2
+    read = {n: Image.fromarray(images[n]).resize(size, Image.Resampling.BOX) for n in np.unique(pairs).tolist()}
+    a, b = (np.stack([np.asarray(read[n]) for n in column]) for column in pairs.T.tolist())
+    red, green, blue = np.moveaxis(np.maximum(_beyond(a, b), _beyond(b, a)), -1, 0)
     means = (red + green + blue).reshape(len(a), -1) / 3
     worst_but_few = int(_QUANTILE * (means.shape[1] - 1))
-    return np.partition(means, worst_but_few, axis=1)[:, worst_but_few]
+    return np.partition(means, worst_but_few, axis=1)[:, worst_but_few] <= TOLERANCE
 
 
 def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -91,16 +88,3 @@ def _around(extreme: np.ufunc, images: np.ndarray) -> np.ndarray:
     extreme(both[:, :, 1:], rows[:, :, :-1], out=both[:, :, 1:])
     extreme(both[:, :, :-1], rows[:, :, 1:], out=both[:, :, :-1])
     return both
-
-
-def _same_pixels(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    if not len(pairs):
-        return np.zeros(0, dtype=bool)
-    thumbnails = {index: _thumbnail(images[index]) for index in np.unique(pairs).tolist()}
-    left, right = (np.stack([thumbnails[index] for index in column]) for column in pairs.T.tolist())
-    return pixel_difference(left, right) <= TOLERANCE
-
-
-def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    side = min(THUMBNAIL, len(pixels))
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))

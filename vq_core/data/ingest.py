@@ -12,7 +12,7 @@ import shutil
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -53,24 +53,16 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     Files are taken in order of name. Hidden files and `SIDE_FILES` are ignored, and links to folders are not followed.
     Of equal or nearly equal pictures, one that was kept before takes precedence; otherwise the first is kept. The split
     is a hash of `seed` and content. So adding files never moves a picture, or one that looks like it, to the other side
-    (unless a side would otherwise be empty), and renaming files changes no row of the packed array.
-
-    Args:
-        raw: the folder of image files.
-        out: where the packed images go; an earlier result there is brought up to date.
-        config: size, cleaning rules and validation fraction.
-
-    Raises:
-        DataError: the folder is missing or empty, or contains fewer than two usable images.
+    (unless a side would otherwise be empty), and renaming files changes no row of the packed array. An earlier result
+    in `out` is brought up to date. Raises `DataError` if the folder is missing, or has fewer than two usable images.
     """
-    raw, out = Path(raw), Path(out)
     listing = _list_files(raw)
     settings = packing_settings(config, seed)
     old: PackedImages | None = None
     old_settings: dict[str, Any] = {}
     with suppress(DataError):
         old, old_settings = read_packed(out)
-    if old and old_settings == settings and [_stamp(entry) for entry in old.entries] == listing:
+    if old and old_settings == settings and [_File(e.file, e.size, e.mtime_ns) for e in old.entries] == listing:
         return old
     reusable = old if all(old_settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
     partial = out / ".partial"
@@ -109,23 +101,17 @@ def raw_files(raw: Path) -> Iterator[Path]:
 def _list_files(raw: Path) -> list[_File]:
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder")
-    found = sorted(_File(path.relative_to(raw).as_posix(), *_size_and_time(path)) for path in raw_files(raw))
+    found = []
+    for path in raw_files(raw):
+        size = mtime_ns = -1
+        with suppress(OSError):  # a link to nowhere or to itself
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK):
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+        found.append(_File(path.relative_to(raw).as_posix(), size, mtime_ns))
     if not found:
         raise DataError(f"{raw}: contains no image files")
-    return found
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-        readable = stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK)
-    except OSError:  # a link to nowhere or to itself
-        readable = False
-    return (status.st_size, status.st_mtime_ns) if readable else (-1, -1)
-
-
-def _stamp(entry: Entry) -> _File:
-    return _File(entry.file, entry.size, entry.mtime_ns)
+    return sorted(found)
 
 
 def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
@@ -138,13 +124,21 @@ def _stage(
     raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
 ) -> tuple[list[Entry], np.ndarray]:
     """Write the pixels of all distinct pictures one after the other; returns all files' entries and the hashes."""
-    known = {_stamp(entry): entry for entry in old.kept} if old else {}
+    known = {_File(entry.file, entry.size, entry.mtime_ns): entry for entry in old.kept} if old else {}
 
     def look(item: _File) -> _Looked:
-        entry = known.get(item)
-        if old is None or entry is None:
-            return _look(item, lambda: load_picture(raw / item.file, config))
-        return _look(item, lambda: Picture(np.array(old.images[entry.row]), entry.width, entry.height, (entry.notes,)))
+        stamp, before = item._asdict(), known.get(item)
+        try:
+            if old is not None and before is not None:
+                picture = Picture(np.array(old.images[before.row]), before.width, before.height, (before.notes,))
+            else:
+                picture = load_picture(raw / item.file, config)
+        except UnusableImage as error:
+            return _Looked(Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail))
+        pixels = np.ascontiguousarray(picture.pixels)
+        original: dict[str, Any] = {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
+        entry = Entry(**stamp, **original, status="kept", sha256=hashlib.sha256(pixels.data).hexdigest())
+        return _Looked(entry, pixels, perceptual_hash(pixels))
 
     bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
@@ -162,19 +156,6 @@ def _stage(
                 entries.append(entry)
                 bar.update()
     return entries, np.array(hashes, dtype=np.uint64)
-
-
-def _look(item: _File, load: Callable[[], Picture]) -> _Looked:
-    try:
-        picture = load()
-    except UnusableImage as error:
-        return _Looked(Entry(**item._asdict(), status="set aside", reason=error.reason, detail=error.detail))
-    pixels = np.ascontiguousarray(picture.pixels)
-    digest, notes = hashlib.sha256(pixels.data).hexdigest(), "; ".join(picture.notes)
-    entry = Entry(
-        **item._asdict(), status="kept", sha256=digest, width=picture.width, height=picture.height, notes=notes
-    )
-    return _Looked(entry, pixels, perceptual_hash(pixels))
 
 
 def _set_near_duplicates_aside(

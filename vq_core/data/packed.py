@@ -79,7 +79,7 @@ class PackedImages:
 
 def load_packed(out: Path) -> PackedImages:
     """Open what `ingest` wrote to `out`. Raises `DataError`, naming the notebook to run, if it is not complete."""
-    return read_packed(Path(out))[0]
+    return read_packed(out)[0]
 
 
 def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
@@ -89,7 +89,11 @@ def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
         if meta["version"] != _VERSION:
             raise DataError(f"{out}: prepared by another version; run notebook 00_data_prep again")
         images = np.load(out / "images.npy", mmap_mode="r")
-        packed = PackedImages(out, images, _read_manifest(out / "manifest.csv"), meta["fingerprint"])
+        whole = [field.name for field in fields(Entry) if field.type is int]
+        with (out / "manifest.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines: list[dict[str, Any]] = list(csv.DictReader(file))
+        entries = tuple(Entry(**(line | {name: int(line[name]) for name in whole})) for line in lines)
+        packed = PackedImages(out, images, entries, meta["fingerprint"])
         if len(packed.kept) != len(images):
             raise ValueError("array and manifest differ")
         return packed, meta["settings"]
@@ -107,10 +111,7 @@ def write_packed(
 ) -> None:
     """Write array, manifest and settings to the folder `partial`, on the disk of `out`, then move them to `out`.
 
-    Args:
-        images: pictures of the kept entries, uint8, in the order of their rows.
-        entries: one for each file.
-        settings: those used, for a later call to compare with its own.
+    `images` are the uint8 pictures of the kept entries in the order of their rows, `settings` those used.
     """
     shape = (sum(entry.row >= 0 for entry in entries), settings["image_size"], settings["image_size"], 3)
     # Plain writes: with a memory map, a full disk would crash the process instead of raising an error.
@@ -122,21 +123,11 @@ def write_packed(
         writer = csv.DictWriter(manifest, [field.name for field in fields(Entry)])
         writer.writeheader()
         writer.writerows(asdict(entry) for entry in entries)
-    meta = {"version": _VERSION, "fingerprint": _fingerprint(entries, settings), "settings": settings}
+    content = sorted(f"{entry.sha256} {entry.split}" for entry in entries if entry.status == "kept")
+    matters = [f"{key}={settings[key]}" for key in ("image_size", "square", "val_share", "seed")]
+    fingerprint = hashlib.sha256("\n".join(matters + content).encode()).hexdigest()[:16]
+    meta = {"version": _VERSION, "fingerprint": fingerprint, "settings": settings}
     (partial / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
     (out / "meta.json").unlink(missing_ok=True)  # if killed from here on: incomplete, never a mix of old and new
     for name in ("images.npy", "manifest.csv", "meta.json"):
         (partial / name).replace(out / name)
-
-
-def _read_manifest(path: Path) -> tuple[Entry, ...]:
-    whole = [field.name for field in fields(Entry) if field.type is int]
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lines: list[dict[str, Any]] = list(csv.DictReader(file))
-    return tuple(Entry(**(line | {name: int(line[name]) for name in whole})) for line in lines)
-
-
-def _fingerprint(entries: list[Entry], settings: dict[str, Any]) -> str:
-    content = sorted(f"{entry.sha256} {entry.split}" for entry in entries if entry.status == "kept")
-    matters = [f"{key}={settings[key]}" for key in ("image_size", "square", "val_share", "seed")]
-    return hashlib.sha256("\n".join(matters + content).encode()).hexdigest()[:16]
