@@ -46,9 +46,8 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, norm: Norm = "group", activation: Activation = "silu") -> None:
         super().__init__()
         last = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.body = nn.Sequential(
             *norm_and_activation(channels, norm, activation),
             nn.Conv2d(channels, channels, 3, padding=1),

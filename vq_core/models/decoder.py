@@ -14,15 +14,9 @@ class Decoder(nn.Module):
         → [32, 256, 16, 16] → [32, 256, 32, 32] → [32, 256, 64, 64] → [32, 128, 128, 128] → [32, 64, 256, 256]
         → norm, activation, 3×3 convolution, tanh → [32, 3, 256, 256] in (−1, 1).
 
-    Args:
-        channels: one entry per stage; each stage doubles the side.
-        res_blocks: number per stage.
-        latent_channels: channels of the input.
-        attention_levels: levels that end with self-attention; level n has `2**n` times the side of the code grid.
-
-    Attributes:
-        reach: how far a code affects the image, in cells of the grid, not counting normalisation (GroupNorm's mean and
-            variance depend on the whole image).
+    Those in `attention_levels` end with self-attention; level n has `2**n` times the side of the code grid. `reach` is
+    how far a code affects the image, in cells of the grid, not counting normalisation (GroupNorm's mean and variance
+    depend on the whole image).
     """
 
     def __init__(

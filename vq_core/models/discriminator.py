@@ -11,12 +11,9 @@ class PatchDiscriminator(nn.Module):
     """Rates how real each patch of an image looks (Isola et al., arXiv:1611.07004, section 3.2.2).
 
     [32, 3, 256, 256] with layers=3 → logits [32, 1, 30, 30]; each sees a patch of 70×70 pixels. Higher is more real.
-    Deviation from the paper: GroupNorm instead of BatchNorm, so real and generated batches share no statistics.
-
-    Args:
-        channels: of the first layer; doubled in each further layer, up to eight times as many.
-        layers: number of stride-2 layers.
-        spectral_norm: bound each convolution's Lipschitz constant (arXiv:1802.05957) instead of using GroupNorm.
+    Deviation from the paper: GroupNorm instead of BatchNorm, so real and generated batches share no statistics; or with
+    `spectral_norm` neither, but a bound on each convolution's Lipschitz constant (arXiv:1802.05957). There are `layers`
+    stride-2 layers; `channels`, of the first, are doubled in each further one, up to eight times as many.
     """
 
     def __init__(self, channels: int = 64, layers: int = 3, spectral_norm: bool = False) -> None:

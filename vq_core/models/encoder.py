@@ -13,11 +13,8 @@ class Encoder(nn.Module):
         → [32, 128, 128, 128] → [32, 256, 64, 64] → [32, 256, 32, 32] → [32, 256, 16, 16]
         → norm, activation, 1×1 convolution → z_e [32, latent_channels, 16, 16].
 
-    Args:
-        channels: one entry per stage; each stage halves the side.
-        res_blocks: number per stage.
-        latent_channels: channels of the output.
-        attention_levels: stages (0 is the first) that end with self-attention.
+    Each stage halves the side and has `res_blocks` blocks; those in `attention_levels` (0 is the first) end with
+    self-attention.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from vq_core.errors import ArgumentError
@@ -17,20 +17,23 @@ def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor
 
     Seeds are spread out by k-means++ on a sample; a centre that loses all its vectors moves onto one that is far from
     its own centre. With fewer distinct vectors than k, some centres are duplicates that differ by a trace of noise, so
-    each stays usable.
-
-    Raises:
-        ArgumentError: no vectors, or values that are not finite.
+    each stays usable. Raises `ArgumentError` if there are no vectors, or values that are not finite.
     """
     if len(vectors) == 0:
         raise ArgumentError("k-means needs at least one vector")
-    if not bool(torch.isfinite(vectors).all()):
+    if not torch.isfinite(vectors).all():
         raise ArgumentError("k-means needs finite vectors")
     vectors = vectors.float()
     generator = torch.Generator(device=vectors.device).manual_seed(seed)
     centres = _spread_seeds(vectors, k, generator)
     for _ in range(iterations):
-        centres = _lloyd(vectors, centres)
+        assigned = nearest_codes(vectors, centres)
+        counts = torch.bincount(assigned, minlength=k)
+        sums = torch.zeros_like(centres).index_add_(0, assigned, vectors)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        if len(empty := (counts == 0).nonzero().flatten()):
+            far = (vectors - centres[assigned]).square().sum(1).topk(min(len(empty), len(vectors))).indices
+            centres[empty[: len(far)]] = vectors[far]
     return centres
 
 
@@ -50,7 +53,7 @@ def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float
     chosen = [0]
     nearest = (sample - sample[0]).square().sum(1)
     while len(chosen) < k:
-        if not bool((nearest > 0).any()):  # fewer distinct vectors than centres
+        if not (nearest > 0).any():  # fewer distinct vectors than centres
             extra = sample[torch.arange(k - len(chosen), device=sample.device) % len(sample)]
             noise = torch.randn(extra.shape, generator=generator, device=extra.device)
             return torch.cat([sample[chosen], extra + 1e-4 * (1 + extra.abs().mean()) * noise])
@@ -62,15 +65,3 @@ def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float
         chosen.append(int(drawn[best]))
         nearest[chosen[-1]] = 0  # exactly 0, despite rounding
     return sample[chosen]
-
-
-def _lloyd(vectors: Vectors, centres: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    assigned = nearest_codes(vectors, centres)
-    counts = torch.bincount(assigned, minlength=len(centres))
-    sums = torch.zeros_like(centres).index_add_(0, assigned, vectors)
-    moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
-    empty = (counts == 0).nonzero().flatten()
-    if len(empty):
-        far: Int64[Tensor, m] = (vectors - moved[assigned]).square().sum(1).topk(min(len(empty), len(vectors))).indices
-        moved[empty[: len(far)]] = vectors[far]
-    return moved

@@ -10,9 +10,7 @@ Images = Float[Tensor, "b 3 h w"]
 
 def psnr(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
     """Peak signal-to-noise ratio of each image in decibels; images in [−1, 1], higher is better."""
-    values = peak_signal_noise_ratio(x_rec.clamp(-1, 1), x, data_range=2.0, dim=(1, 2, 3), reduction="none")
-    assert isinstance(values, Tensor)
-    return values
+    return peak_signal_noise_ratio(x_rec.clamp(-1, 1), x, data_range=2.0, dim=(1, 2, 3), reduction="none")
 
 
 def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
@@ -29,8 +27,7 @@ def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
 def gradient_energy(x: Images) -> Float[Tensor, "b"]:
     """Mean squared difference of neighbouring pixels, horizontal plus vertical, of each image.
 
-    The ratio of a reconstruction's energy to its input's is the workbook's sharpness metric: 1 is as sharp as the
-    input, below 1 is blurred, above 1 has grain that the input lacks.
+    Sharpness is a reconstruction's over its input's: below 1 is blurred, above 1 has grain that the input lacks.
     """
     horizontal = (x[..., 1:] - x[..., :-1]).square().mean(dim=(1, 2, 3))
     vertical = (x[..., 1:, :] - x[..., :-1, :]).square().mean(dim=(1, 2, 3))

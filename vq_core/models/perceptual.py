@@ -34,13 +34,9 @@ def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
 class PerceptualLoss(nn.Module):
     """LPIPS (Zhang et al., arXiv:1801.03924) as a loss: a mean over the batch, with finite gradients.
 
-    "vgg" and "squeeze" are the `lpips` package's networks. "random" is its SqueezeNet with random weights and without
-    the learned channel weights: not LPIPS, but a comparison of features that needs no download.
-
+    "vgg" and "squeeze" are the `lpips` package's networks (`MissingWeights` is raised if their files are). "random" is
+    its SqueezeNet with random weights and without the learned channel weights: not LPIPS, but needs no download.
     Deviation: features are normalised by sqrt(Σ f² + ε) instead of sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
-
-    Raises:
-        MissingWeights: names the file, its folder and the settings that work without it.
     """
 
     def __init__(self, net: PerceptualNet) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vq_core.errors import UnknownCodeError
 
+Learning = Literal["ema", "gradient"]
 _PAIRS_PER_CHUNK = 2**21  # distances computed at once: 8 MB of fp32, which fits a CPU's cache
 # Initial moving average of each code's uses. At 1, with a mean of 8 uses, a dead code seems alive for 120 steps.
 _FIRST_COUNT = 0.1
@@ -85,15 +86,10 @@ class VectorQuantizerEMA(nn.Module):
     initialised process group) moves the codebook as the whole batch would. In `eval()` mode nothing is accumulated.
     Everything is computed in fp32, even under autocast: distances in bf16 pick wrong codes.
 
-    Args:
-        num_codes: K, rows of the codebook.
-        code_dim: D, its columns.
-        decay: of the moving averages N_k ← decay·N_k + (1 − decay)·n_k, and likewise of the sums.
-        eps: Laplace smoothing of the counts, to avoid division by zero.
-        learning: "ema", or "gradient": the codebook is a parameter and `codebook_loss` carries its gradient.
-
-    Deviation from the paper: counts start at 0.1 and sums at 0.1 times the codebook, so a code that no vector chooses
-    stays where it is and is soon recognised as dead.
+    `decay` is that of the averages N_k ← decay·N_k + (1 − decay)·n_k, and likewise of the sums; `eps` is Laplace
+    smoothing of the counts, to avoid division by zero. With `learning="gradient"` the codebook is a parameter, and
+    `codebook_loss` carries its gradient. Deviation from the paper: counts start at 0.1 and sums at 0.1 times the
+    codebook, so a code that no vector chooses stays where it is and is soon recognised as dead.
     """
 
     codebook: Tensor
@@ -103,12 +99,7 @@ class VectorQuantizerEMA(nn.Module):
     pending_sums: Tensor
 
     def __init__(
-        self,
-        num_codes: int = 1024,
-        code_dim: int = 256,
-        decay: float = 0.99,
-        eps: float = 1e-5,
-        learning: Literal["ema", "gradient"] = "ema",
+        self, num_codes: int, code_dim: int, decay: float = 0.99, eps: float = 1e-5, learning: Learning = "ema"
     ) -> None:
         super().__init__()
         self.num_codes, self.code_dim, self.decay, self.eps = num_codes, code_dim, decay, eps
@@ -140,7 +131,9 @@ class VectorQuantizerEMA(nn.Module):
             vectors = z.permute(0, 2, 3, 1).reshape(-1, self.code_dim)
             indices = nearest_codes(vectors.detach(), self.codebook.detach())
             if self.training:
-                self._gather(vectors.detach(), indices)
+                self.pending_counts += torch.bincount(indices, minlength=self.num_codes)
+                if not self.by_gradient:
+                    self.pending_sums.index_add_(0, indices, vectors.detach())
             codes = F.embedding(indices, self.codebook)
             commit_loss = F.mse_loss(vectors, codes.detach())
             codebook_loss = F.mse_loss(codes, vectors.detach()) if self.by_gradient else commit_loss.detach()
@@ -152,11 +145,6 @@ class VectorQuantizerEMA(nn.Module):
         if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.num_codes):
             raise UnknownCodeError(f"code indices must be in [0, {self.num_codes})")
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
-
-    def _gather(self, vectors: Float[Tensor, "n d"], indices: Int64[Tensor, "n"]) -> None:
-        self.pending_counts += torch.bincount(indices, minlength=self.num_codes)
-        if not self.by_gradient:
-            self.pending_sums.index_add_(0, indices, vectors)
 
     @torch.no_grad()
     def step(self) -> Float[Tensor, "k"]:

@@ -27,10 +27,8 @@ class VQVAE(nn.Module):
     """Image → latents → codes → image.
 
     x [32, 3, 256, 256] in [−1, 1] → z_e [32, 256, 16, 16] → indices [32, 16, 16] → z_q → x_rec [32, 3, 256, 256].
-
-    Args:
-        to_codes, from_codes: 1×1 convolutions between C_latent and D_e, if these differ.
-        quantize: False during the warm-up before k-means, when latents reach the decoder unchanged.
+    `to_codes` and `from_codes` are 1×1 convolutions between C_latent and D_e, if these differ; `quantize` is False
+    during the warm-up before k-means, when latents reach the decoder unchanged.
     """
 
     def __init__(
