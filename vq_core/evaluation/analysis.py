@@ -62,9 +62,8 @@ def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) 
 def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
     """What each code decodes to, with one cell around it: the most typical of its occurrences in decoded images.
 
-    The decoder never sees a code alone, so the occurrence shown is the one nearest to the mean over (at most 500 of)
-    all occurrences. They are taken from the first `images` grids, plus one grid for each code that these lack. A code
-    that no grid contains is shown as the decoding of a grid filled with it.
+    That is the one nearest to the mean over (at most 500 of) all occurrences in the first `images` grids, and in one
+    more for each code that these lack. A code that no grid contains is shown as the decoding of a grid filled with it.
     """
     known, first = np.unique(codes, return_index=True)
     rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)

@@ -42,17 +42,16 @@ def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
     contexts (l, a) seen in training, one for others) maximise the likelihood of half of the held-out grids, and the
     result is measured on the other half. A special code stands left of the first column and above the first row.
     """
-    border = num_codes
-    unigram = _frequencies(train.reshape(len(train), -1), num_codes)
-    learned = {name: _counts(keys, codes) for name, keys, codes in _contexts(train, border)}
+    unigram = _frequencies(train, num_codes)
+    codes = train.ravel().tolist()
+    learned = [(Counter(keys), Counter(zip(keys, codes, strict=True))) for keys in _contexts(train, num_codes)]
 
     def parts(grids: Grids) -> tuple[np.ndarray, np.ndarray]:
         """Each model's probability of each code [4, N], and whether the pair of neighbours was seen [N]."""
-        rows, seen = [unigram[grids.ravel()]], np.zeros(0)
-        for name, keys, codes in _contexts(grids, border):
-            pairs, contexts = learned[name]
-            seen = np.array([contexts.get(key, 0) for key in keys.tolist()], dtype=float)
-            both = np.array([pairs.get(pair, 0) for pair in zip(keys.tolist(), codes.tolist(), strict=True)])
+        rows, seen, codes = [unigram[grids.ravel()]], np.zeros(0), grids.ravel().tolist()
+        for keys, (contexts, pairs) in zip(_contexts(grids, num_codes), learned, strict=True):
+            seen = np.array([contexts[key] for key in keys], dtype=float)
+            both = np.array([pairs[pair] for pair in zip(keys, codes, strict=True)])
             rows.append(both / np.maximum(seen, 1))
         return np.stack(rows), seen > 0
 
@@ -63,17 +62,12 @@ def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
     return float(-np.log2(mixed).mean())
 
 
-def _contexts(grids: Grids, border: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, keys and codes for each of a code's three contexts: left, above, both."""
+def _contexts(grids: Grids, border: int) -> list[list[int]]:
+    """A number for each code's context, in each of three kinds: the code on the left, the one above, both."""
     codes = grids.astype(np.int64)
     left = np.pad(codes, ((0, 0), (0, 0), (1, 0)), constant_values=border)[:, :, :-1].ravel()
     above = np.pad(codes, ((0, 0), (1, 0), (0, 0)), constant_values=border)[:, :-1].ravel()
-    keys = {"left": left, "above": above, "both": left * (border + 1) + above}
-    return [(name, key, codes.ravel()) for name, key in keys.items()]
-
-
-def _counts(keys: np.ndarray, codes: np.ndarray) -> tuple[Counter[tuple[int, int]], Counter[int]]:
-    return Counter(zip(keys.tolist(), codes.tolist(), strict=True)), Counter(keys.tolist())
+    return [left.tolist(), above.tolist(), (left * (border + 1) + above).tolist()]
 
 
 def _mixture(p: np.ndarray) -> np.ndarray:
@@ -86,6 +80,6 @@ def _mixture(p: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _frequencies(train: Sequences, num_codes: int) -> np.ndarray:
+def _frequencies(train: Integer[np.ndarray, "..."], num_codes: int) -> np.ndarray:
     counts = np.bincount(train.ravel(), minlength=num_codes) + 0.5
     return counts / counts.sum()

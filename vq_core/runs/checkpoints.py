@@ -7,7 +7,7 @@ know what weights and keys used to be called.
 import random
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
     """Read a checkpoint, refusing anything but tensors and plain values (no pickled code).
 
-    Raises:
-        CheckpointError: no such file, damaged (according to its checksums), of a newer format, or of another phase.
+    Raises `CheckpointError`: no such file, damaged (according to its checksums), of a newer format or another phase.
     """
     try:
         state = _read(path)
@@ -86,12 +85,9 @@ def _read(path: Path) -> Any:
 
 def _intact(path: Path) -> str:
     """Part of an error message: the newest intact checkpoint next to a damaged one."""
-    for other in sorted(path.parent.glob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
-        if other != path:
-            try:
-                steps = _read(other)["steps_done"]
-            except Exception:
-                continue
+    for other in sorted({*path.parent.glob("*.ckpt")} - {path}, key=lambda p: p.stat().st_mtime, reverse=True):
+        with suppress(Exception):
+            steps = _read(other)["steps_done"]
             return f"; {other.name} next to it is intact (step {steps}): copy it over {path.name} to use it instead"
     return "; there is no intact one next to it"
 

@@ -10,44 +10,28 @@ from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError, UserError
 from vq_core.runs.checkpoints import first_few, settings_that_differ
-from vq_core.runs.folders import Phase, Run, all_runs, open_run
+from vq_core.runs.folders import PRIORS, Phase, Run, all_runs, open_run
 from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of, steps_group
 
-_NOTEBOOKS: dict[Phase, str] = {
-    "kmeans": "01_codebook_kmeans_init",
-    "phase1": "02_phase1_vqvae",
-    "phase2": "03_phase2_vqgan",
-    "prior": "04_phase3_prior",
-    "masked": "04_phase3_prior",
-}
+_NOTEBOOKS = {"kmeans": "01_codebook_kmeans_init", "phase1": "02_phase1_vqvae", "phase2": "03_phase2_vqgan"}
+_NOTEBOOKS |= dict.fromkeys(PRIORS, "04_phase3_prior")
 # The phases whose weights a phase can start from.
-_SOURCES: dict[Phase, tuple[Phase, ...]] = {
-    "phase1": ("phase1", "phase2"),
-    "phase2": ("phase1", "phase2"),
-    "prior": ("prior",),
-    "masked": ("masked",),
-}
+_SOURCES = {"phase1": ("phase1", "phase2"), "phase2": ("phase1", "phase2"), "prior": ("prior",), "masked": ("masked",)}
 
 
 def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """The settings of a finished run; with them, all functions here find that run, its ancestors, priors and images.
 
-    Args:
-        run: its name in `data/runs`, or a path.
-        overrides: settings of later phases, settings that do not affect the run, such as `train.device=cpu`, or more
-            steps of its own phase: the settings then are those of the run that continues it.
-
-    Raises:
-        RunError: no such run.
-        ConfigError: an override would change the run itself, or its images.
+    The run is given by its name in `data/runs`, or a path. Overrides are of later phases, or do not affect the run
+    (`train.device=cpu`), or ask for more steps of its own phase: then the settings are of the run that continues it.
+    Raises `RunError` if there is no such run, `ConfigError` if an override would change the run itself, or its images.
     """
     named = open_run(run)
     theirs = named.config()
     config = override(theirs.model_dump(mode="json"), overrides)
     different = [change for phase in lineage(named) for change in _differences(phase, theirs, config)]
-    keys = ("avatars", "near_duplicate_bits", "val_share")
-    images = [{"data": {key: getattr(c.data, key) for key in keys}} for c in (theirs, config)]
-    different = different or settings_that_differ(images[0], images[1])
+    images = {"data": {"avatars", "near_duplicate_bits", "val_share"}}
+    different = different or settings_that_differ(theirs.model_dump(include=images), config.model_dump(include=images))
     update, group = {"images": named.result().get("data")}, steps_group(named.phase)
     only_steps = [change.split(" ")[0] for change in different] == [f"{group}.steps"] and named.phase != "kmeans"
     if only_steps and getattr(config, group).steps > getattr(theirs, group).steps:
@@ -62,8 +46,7 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 def load_images(config: Config) -> PackedImages:
     """The packed images for these settings or, with those of `config_of`, the images that the run was trained on.
 
-    Raises:
-        DataError: there are none, or no longer any; the message says what to do.
+    Raises `DataError`, which says what to do, if there are none, or no longer any.
     """
     if config.images is None:
         return packed_images(config)
@@ -81,22 +64,14 @@ def load_images(config: Config) -> PackedImages:
 
 
 def run_for(phase: Phase, config: Config) -> Run:
-    """The run of a phase with these settings and images, finished or not.
-
-    Raises:
-        DataError: the images have not been prepared.
-    """
+    """The run of a phase with these settings, finished or not. Raises `DataError` if the images are not prepared."""
     if config.run is not None:
         return _relative(Run(Path(config.run)), phase, config)
     return _expected(phase, config, load_images(config).fingerprint)
 
 
 def finished(phase: Phase, config: Config) -> Run:
-    """The finished run of a phase.
-
-    Raises:
-        RunError: there is none; the message names the notebook to run first and the nearest finished run.
-    """
+    """The finished run of a phase. Raises `RunError`, naming the notebook to run first and the nearest finished run."""
     run = run_for(phase, config)
     if not run.done:
         raise RunError(
@@ -137,8 +112,7 @@ def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) 
 def source_run(phase: Phase, config: Config) -> Run | None:
     """The finished run that `start_from` names.
 
-    Raises:
-        RunError: no such run, it is of the wrong phase, or it was trained on images that are now held out.
+    Raises `RunError` if there is none, it is of the wrong phase, or was trained on images that are now held out.
     """
     name = source_of(phase, config)
     if name is None:
@@ -201,10 +175,7 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
 
 
 def nearest(phase: Phase, config: Config) -> str:
-    """The end of a message: the finished run nearest to the settings and how it differs; interrupted ones likewise.
-
-    Empty if there is neither.
-    """
+    """The end of a message: the finished run nearest to the settings and how it differs; interrupted ones likewise."""
     try:
         packed = load_images(config)
     except DataError:  # of a run that was named: what is missing is another run, not the images

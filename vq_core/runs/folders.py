@@ -91,8 +91,8 @@ class Run:
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of one logged metric."""
-        rows = [(row["step"], row[name]) for row in self.history() if name in row]
-        return np.array([s for s, _ in rows]), np.array([v for _, v in rows])
+        rows = [row for row in self.history() if name in row]
+        return np.array([row["step"] for row in rows]), np.array([row[name] for row in rows])
 
     def usage(self, split: Split = "train") -> tuple[np.ndarray, np.ndarray]:
         """Steps [t] and uses of each code [t, K]: in training since the previous row, in validation in a whole pass."""

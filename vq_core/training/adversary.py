@@ -20,11 +20,8 @@ _ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as in the paper
 class Adversary(nn.Module):
     """A discriminator and its objective: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
 
-    In its methods, `shard` is the rank of this process and the number of processes.
-
-    Args:
-        kind: which loss, for generator and discriminator alike.
-        position: where the training is; it determines the random numbers of the augmentation.
+    The position of the training determines the augmentation's random numbers. In its methods, `shard` is the rank of
+    this process and the number of processes.
     """
 
     anchors: Tensor
@@ -115,8 +112,7 @@ def adaptive_factor(
 def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] = (0, 1)) -> Images:
     """Differentiable colour jitter, translation by up to an eighth, and a blank square of half the side.
 
-    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738. Processes that train
-    together draw the random numbers of the whole batch, and each uses those of its own images.
+    Zhao et al., arXiv:2006.10738. Each process draws the random numbers of the whole batch, to use those of its images.
     """
     (rank, world), size = shard, x.shape[-1]
     draw = torch.rand(7, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)

@@ -104,10 +104,8 @@ class Checkpoints(Callback):
 @contextmanager
 def signals_given_back() -> Iterator[None]:
     """Restores the handlers of Ctrl-C and SIGTERM afterwards (Lightning and `Checkpoints` replace both)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    main = threading.current_thread() is threading.main_thread()  # elsewhere they cannot be set
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
     try:
         yield
     finally:
@@ -116,9 +114,9 @@ def signals_given_back() -> Iterator[None]:
 
 
 class Pictures(Callback):
-    """At intervals, a grid of validation images above their reconstructions, and the usage histogram of training.
+    """At intervals, validation images above their reconstructions, and the usage of the codes in training.
 
-    The usage histogram of the validation images is recorded at every validation.
+    Their usage in validation is recorded at every validation.
     """
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
@@ -129,43 +127,36 @@ class Pictures(Callback):
         due = step % module.config.train.image_every == 0 or step == position.total_steps
         if not (due and position.between_steps and trainer.is_global_zero):
             return
-        grid = make_grid(self._with_reconstructions(module), nrow=len(self.images), padding=2, pad_value=255)
+        module.eval()
+        x = self.images.to(module.device)
+        with torch.no_grad():
+            pictures = to_uint8(torch.cat([x, module(x).float()])).permute(0, 3, 1, 2).cpu()
+        module.train()
+        grid = make_grid(pictures, nrow=len(x), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"step={step:06d}.png")
-        usage = module.finished_usage.cpu() if module.vqvae.quantize else None
+        usage = module.finished_usage.cpu()
+        # Each code's index, as often as it was used (scaled to at most about 10,000), for the loggers' histograms.
+        repeats = (usage / max(1.0, float(usage.sum()) / 10_000)).round().long()
+        samples = torch.repeat_interleave(torch.arange(len(usage)), repeats)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("reconstructions", grid, step)
-                if usage is not None:
-                    logger.experiment.add_histogram("codes", _as_samples(usage), step)
+                if module.vqvae.quantize:
+                    logger.experiment.add_histogram("codes", samples, step)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstructions", [grid.float() / 255], step=step)
-                if usage is not None:
+                if module.vqvae.quantize:
                     import wandb
 
-                    logger.log_metrics({"codes": wandb.Histogram(_as_samples(usage).numpy())}, step)
-        if usage is not None:
+                    logger.log_metrics({"codes": wandb.Histogram(samples.numpy())}, step)
+        if module.vqvae.quantize:
             self.history.add_usage(usage.numpy(), step)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if module.vqvae.quantize and trainer.is_global_zero:
             self.history.add_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
-
-    @torch.no_grad()
-    def _with_reconstructions(self, module: StepModule) -> Tensor:
-        """Images, then their reconstructions: uint8 [2n, 3, h, w]."""
-        module.eval()
-        x = self.images.to(module.device)
-        pair = torch.cat([x, module(x).float()])
-        module.train()
-        return to_uint8(pair).permute(0, 3, 1, 2).cpu()
-
-
-def _as_samples(usage: Tensor) -> Tensor:
-    """Each code's index, as often as it was used (scaled to at most about 10,000), for TensorBoard's histogram."""
-    scale = max(1.0, float(usage.sum()) / 10_000)
-    return torch.repeat_interleave(torch.arange(len(usage)), (usage / scale).round().long())
 
 
 class View:

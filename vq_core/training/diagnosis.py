@@ -37,11 +37,9 @@ class Finding:
 
 
 def diagnose(phase: Phase, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
-    """The problems in a run, judged by its logged rows so far; empty if there are none or too little is known.
+    """The problems in a run, judged by its logged rows so far (`Run.history()`); none if too little is known.
 
-    Args:
-        rows: as returned by `Run.history()`.
-        ended: whether the run is over, even if before its last step.
+    `ended`: whether the run is over, even if before its last step.
     """
     found = [_collapse(phase, rows, config)] if phase in ("phase1", "phase2") else []
     if phase == "phase2":
@@ -61,7 +59,7 @@ def _collapse(phase: Phase, rows: Rows, config: Config) -> Finding | None:
         "quantizer.init=kmeans" if quantizer.init != "kmeans" else "",
         f"quantizer.reset_every={quantizer.reset_every // 5 or 50}" if quantizer.reset_every not in range(1, 5) else "",
         "loss.commit=0.5" if config.loss.commit < 0.5 else "",
-        f"{phase}.lr={(config.phase2 if phase == 'phase2' else config.phase1).lr / 2:g}",
+        f"{phase}.lr={getattr(config, phase).lr / 2:g}",
         f"model.num_codes={max(2, k // 2)}",
     ]
     shows = f"codebook collapse: {used[-1]:.0%} of {k} codes used, perplexity {perplexity[-1]:.0f}"
@@ -99,7 +97,7 @@ def _unstable_gan(rows: Rows, config: Config) -> Finding | None:
 
 def _blur(phase: Phase, rows: Rows, config: Config, ended: bool) -> Finding | None:
     sharpness = [(row["step"], row["val/sharpness"]) for row in rows if "val/sharpness" in row]
-    total = (config.phase2 if phase == "phase2" else config.phase1).steps
+    total = getattr(config, phase).steps
     if not sharpness or sharpness[-1][1] >= BLURRED[phase] or not (ended or sharpness[-1][0] >= total):
         return None  # judged only at the end, because every run starts out blurred
     loss, model = config.loss, config.model
@@ -126,13 +124,12 @@ def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
     best_step, best = min(val, key=lambda pair: pair[1])
     before = [row[f"train/{name}"] for row in rows if f"train/{name}" in row and row["step"] <= best_step][-5:]
     turned = last > TURNED * best and bool(before) and now < median(before)
-    signs = [
-        f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, but training still falls"
-        if turned
-        else "",
-        f"validation {what} {last:.3g} against {now:.3g} in training" if last > GAP * now else "",
-    ]
-    if not any(signs):
+    signs = []
+    if turned:
+        signs.append(f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, but training still falls")
+    if last > GAP * now:
+        signs.append(f"validation {what} {last:.3g} against {now:.3g} in training")
+    if not signs:
         return None
     data, patience = config.data, config.prior.patience if of_codes else config.train.patience
     jitter = [f"data.{n}=0.2" for n in ("brightness", "contrast", "saturation") if getattr(data, n) < 0.2]
@@ -143,7 +140,7 @@ def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
         f"{'prior' if of_codes else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
         "more images",
     ]
-    return Finding("T4", "overfitting: " + ", ".join(filter(None, signs)), tuple(filter(None, switches)))
+    return Finding("T4", "overfitting: " + ", ".join(signs), tuple(filter(None, switches)))
 
 
 def _values(rows: Rows, name: str) -> list[float]:

@@ -10,11 +10,7 @@ from vq_core.training.phases import train
 
 
 def sweep(config: Config) -> dict[str, Run]:
-    """Train all variants, loading those already finished.
-
-    Returns:
-        Label (such as "K=64") → its run: of Phase 2 for the variants with a GAN, of Phase 1 for the others.
-    """
+    """Train all variants, loading those finished: label ("K=64") → run, of Phase 2 with a GAN, else of Phase 1."""
     runs = {}
     for label, changes, last in _variants(config):
         changed = _changed(config, changes)
@@ -36,8 +32,7 @@ def _variants(config: Config) -> list[tuple[str, dict[str, dict[str, Any]], Phas
 
 def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
     """The configuration with shortened phases and the given changes, validated."""
-    steps = config.sweep.steps
-    tree = config.model_dump(mode="json")
+    steps, tree = config.sweep.steps, config.model_dump(mode="json")
     tree["profile"] = f"{config.profile}-sweep"
     tree["phase1"] |= {"steps": steps, "start_from": None}
     tree["phase2"] |= {"steps": steps} | ({"start_from": "phase1"} if source_of("phase2", config) else {})
