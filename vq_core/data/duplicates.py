@@ -1,10 +1,10 @@
 """Near-duplicates: re-encoded, resized, slightly brightened or cropped copies of a picture.
 
 A perceptual hash proposes pairs; the pixels decide. The hash alone is not enough: flat portraits in the same pose share
-it and may still be different people, often told apart only by a mouth or an eyebrow. Such a small feature hardly
-changes the mean over the picture, so a high quantile is taken instead: two pictures are the same if all but one in two
-hundred pixels of a thumbnail lie within the colour range of the 3×3 pixels around the same place in the other (which
-forgives the shift of a crop), give or take `TOLERANCE` (which forgives compression and brightness).
+it, though different people, often told apart only by a mouth or an eyebrow. Such a small feature hardly changes a mean,
+so a high quantile is taken: two pictures are the same if all but one in two hundred pixels of a thumbnail lie within
+the colour range of the 3×3 pixels around the same place in the other (which forgives the shift of a crop), give or take
+`TOLERANCE` (which forgives compression and brightness).
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,8 @@
 """Packing a folder of image files into one array, with a manifest that says what became of each file.
 
-`ingest` never changes the raw folder. It writes `images.npy` (all kept pictures, memory-mapped when used),
-`manifest.csv` (one line per file) and finally `meta.json`, without which the other two do not count. When repeated, it
-reuses unchanged pictures and reads only files that are new, changed or previously set aside. The result is the same as
-from scratch, except that among near-duplicates the one kept before stays.
+The raw folder is never changed. Written are `images.npy` (all kept pictures), `manifest.csv` (one line per file) and
+finally `meta.json`, without which the other two do not count. When repeated, only files that are new, changed or set
+aside before are read. The result is as from scratch, except that among near-duplicates the one kept before stays.
 """
 
 import hashlib

@@ -43,10 +43,7 @@ CodeGrids = Integer[np.ndarray, "n h w"]
 
 
 def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """Up to `count` image patches that map to a code, with one grid cell around each; at most one per image.
-
-    Beyond the image's edge its last pixels are repeated.
-    """
+    """Up to `count` image patches, at most one per image, that map to a code, with one (padded) cell around each."""
     cell = packed.images.shape[1] // codes.shape[1]
     images, rows, columns = np.nonzero(codes == code)
     _, first = np.unique(images, return_index=True)

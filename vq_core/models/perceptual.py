@@ -51,8 +51,7 @@ class PerceptualLoss(nn.Module):
                 model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
         self.scaling, self.net = model.scaling_layer, model.net
         self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
         """Stay in eval mode: dropout is only meant for training the LPIPS weights."""

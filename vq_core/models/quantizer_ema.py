@@ -81,15 +81,14 @@ class VectorQuantizerEMA(nn.Module):
 
     z_e [32, 256, 16, 16] → 8192 vectors of 256 → nearest of 1024 codes → z_q [32, 256, 16, 16], indices [32, 16, 16].
 
-    Learning works like an optimiser's: `forward` in training mode only accumulates counts and sums; `step()` updates
-    the codebook and clears them. So a batch split by accumulation or over processes (`step()` sums over all ranks of an
-    initialised process group) moves the codebook as the whole batch would. In `eval()` mode nothing is accumulated.
-    Everything is computed in fp32, even under autocast: distances in bf16 pick wrong codes.
+    Learning works like an optimiser's: in training mode `forward` only accumulates counts and sums; `step()` updates
+    the codebook and clears them. So a batch split by accumulation or over processes, whose sums `step()` adds up, moves
+    the codebook as the whole batch would. All is computed in fp32, even under autocast: bf16 picks wrong codes.
 
-    `decay` is that of the averages N_k ← decay·N_k + (1 − decay)·n_k, and likewise of the sums; `eps` is Laplace
-    smoothing of the counts, to avoid division by zero. With `learning="gradient"` the codebook is a parameter, and
-    `codebook_loss` carries its gradient. Deviation from the paper: counts start at 0.1 and sums at 0.1 times the
-    codebook, so a code that no vector chooses stays where it is and is soon recognised as dead.
+    `decay` is that of the averages N_k ← decay·N_k + (1 − decay)·n_k, and likewise of the sums; `eps` smooths the
+    counts (Laplace). With `learning="gradient"` the codebook is a parameter, and `codebook_loss` carries its gradient.
+    Deviation from the paper: counts start at 0.1 and sums at 0.1 times the codebook, so a code that no vector chooses
+    stays where it is and is soon recognised as dead.
     """
 
     codebook: Tensor

@@ -1,7 +1,6 @@
 """Checkpoints: everything a run needs to resume exactly where it stopped, in one file of plain values.
 
-Each file carries a format number. Older formats are upgraded when they are read (`_UPGRADES`), so nothing else needs to
-know what weights and keys used to be called.
+Older formats are upgraded when they are read (`_UPGRADES`): nothing else needs to know what keys used to be called.
 """
 
 import random

@@ -1,6 +1,7 @@
 """A run's folder: its checkpoints, metrics and pictures, written during training and read afterwards."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,12 +142,11 @@ class History:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file, up to a line that was cut short when writing was interrupted."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
+    rows: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    with suppress(ValueError):
+        for line in lines:
             rows.append(json.loads(line))
-        except ValueError:
-            break
     return rows
 
 

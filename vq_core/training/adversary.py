@@ -51,10 +51,17 @@ class Adversary(nn.Module):
         terms = {"disc": discriminator_loss(real, fake, self.kind)}
         loss = terms["disc"]
         if self.config.lecam:
-            terms["lecam"] = self._lecam(real, fake)
+            # Pulls each side's logits towards the other's moving average (Tseng et al., arXiv:2104.03310, equation 3).
+            # The averages start at 0, so for the first hundred steps this is an L2 penalty on the logits.
+            of_real, of_fake = self.anchors
+            terms["lecam"] = (real.float() - of_fake).square().mean() + (fake.float() - of_real).square().mean()
             loss = loss + self.config.lecam * terms["lecam"]
         if self.config.gradient_penalty:
-            terms["r1"] = self._gradient_norm(seen)
+            # R1: ‖∇D‖² at real images (Mescheder et al., arXiv:1801.04406, equation 9); in fp32, being a derivative.
+            with torch.autocast(x.device.type, enabled=False):
+                seen = seen.detach().float().requires_grad_()
+                (gradient,) = torch.autograd.grad(self.discriminator(seen).sum(), seen, create_graph=True)
+            terms["r1"] = gradient.square().sum(dim=(1, 2, 3)).mean()
             loss = loss + 0.5 * self.config.gradient_penalty * terms["r1"]
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
@@ -65,21 +72,6 @@ class Adversary(nn.Module):
 
     def _augmented(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Images:
         return diff_augment(x, self.position.generator(purpose), shard) if self.config.augment else x
-
-    def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
-        """Pulls each side's logits towards the other's moving average (Tseng et al., arXiv:2104.03310, equation 3).
-
-        The averages start at 0, so for the first hundred steps this is an L2 penalty on the logits.
-        """
-        anchor_real, anchor_fake = self.anchors
-        return (real.float() - anchor_fake).square().mean() + (fake.float() - anchor_real).square().mean()
-
-    def _gradient_norm(self, x: Images) -> Float[Tensor, ""]:
-        """R1: ‖∇D‖² at real images (Mescheder et al., arXiv:1801.04406, equation 9); in fp32, being a derivative."""
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().float().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
-        return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def generator_loss(fake_logits: Float[Tensor, "b 1 h w"], kind: GanLoss) -> Float[Tensor, ""]:

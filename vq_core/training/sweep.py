@@ -11,23 +11,20 @@ from vq_core.training.phases import train
 
 def sweep(config: Config) -> dict[str, Run]:
     """Train all variants, loading those finished: label ("K=64") → run, of Phase 2 with a GAN, else of Phase 1."""
-    runs = {}
-    for label, changes, last in _variants(config):
-        changed = _changed(config, changes)
-        for phase in phases_up_to(last, changed):
-            runs[label] = train(phase, changed, SilentBar)
-    return runs
-
-
-def _variants(config: Config) -> list[tuple[str, dict[str, dict[str, Any]], Phase]]:
-    """Of each variant the label, the changed settings and the phase to train up to."""
-    return [
+    # Of each variant the label, the changed settings and the phase to train up to.
+    variants: list[tuple[str, dict[str, dict[str, Any]], Phase]] = [
         ("as configured", {}, "phase1"),
         ("with GAN", {}, "phase2"),
         *((f"K={k}", {"model": {"num_codes": k}}, "phase1") for k in config.sweep.num_codes),
         *((f"λ_perc={w:g}", {"loss": {"perceptual": w}}, "phase1") for w in config.sweep.perceptual),
         *((f"λ_gan={w:g}", {"loss": {"gan": w}}, "phase2") for w in config.sweep.gan),
     ]
+    runs = {}
+    for label, changes, last in variants:
+        changed = _changed(config, changes)
+        for phase in phases_up_to(last, changed):
+            runs[label] = train(phase, changed, SilentBar)
+    return runs
 
 
 def _changed(config: Config, changes: dict[str, dict[str, Any]]) -> Config:
