@@ -38,14 +38,6 @@ class _File(NamedTuple):
     mtime_ns: int
 
 
-class _Looked(NamedTuple):
-    """A file that has been read: a picture and its hash, or only an entry that is already set aside."""
-
-    entry: Entry
-    pixels: np.ndarray | None = None
-    hash: np.uint64 = np.uint64(0)
-
-
 def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool = True) -> PackedImages:
     """Clean, split and pack the images of a folder and its subfolders.
 
@@ -125,7 +117,8 @@ def _stage(
     """Write the pixels of all distinct pictures one after the other; returns all files' entries and the hashes."""
     known = {_File(entry.file, entry.size, entry.mtime_ns): entry for entry in old.kept} if old else {}
 
-    def look(item: _File) -> _Looked:
+    def look(item: _File) -> tuple[Entry, np.ndarray | None, np.uint64]:
+        """A file's entry, and unless that is set aside its pixels and their hash."""
         stamp, before = item._asdict(), known.get(item)
         try:
             if old is not None and before is not None:
@@ -133,11 +126,11 @@ def _stage(
             else:
                 picture = load_picture(raw / item.file, config)
         except UnusableImage as error:
-            return _Looked(Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail))
+            return Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail), None, np.uint64(0)
         pixels = np.ascontiguousarray(picture.pixels)
         original: dict[str, Any] = {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
         entry = Entry(**stamp, **original, status="kept", sha256=hashlib.sha256(pixels.data).hexdigest())
-        return _Looked(entry, pixels, perceptual_hash(pixels))
+        return entry, pixels, perceptual_hash(pixels)
 
     bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
