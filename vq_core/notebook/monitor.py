@@ -99,8 +99,8 @@ class LiveView(View):
             config = training.config
             batch = config.prior.batch_size if self.run.phase in PRIORS else config.train.batch_size
             parts.append(f"{steps * batch / seconds:.3g} images/s")
-        left = f"{_minutes(seconds / steps * (total - done))} left" if steps and not ended else ended
-        return " · ".join([*parts, left] if left else parts)
+            ended = ended or f"{_minutes(seconds / steps * (total - done))} left"
+        return " · ".join([*parts, ended] if ended else parts)
 
     def _metrics(self) -> list[str]:
         last: dict[str, float] = {}

@@ -50,17 +50,14 @@ def load_images(config: Config) -> PackedImages:
     """
     if config.images is None:
         return packed_images(config)
-    packed = packed_with(config.images)
-    if packed is None:
-        named = Run(Path(config.run)) if config.run else None  # None: more steps of a named run, or a sweep on it
-        name = named.name if named else "the named run"
-        key = f"{named.phase}.start_from={name}" if named else "start_from"
-        start = f"start a new run from its weights with {key}"
-        raise DataError(
-            f"{name}: the images that it was trained on are no longer packed, because some have been added or "
-            f"removed; {'train a new one' if named and named.phase == 'kmeans' else start}"
-        )
-    return packed
+    if (packed := packed_with(config.images)) is not None:
+        return packed
+    named = Run(Path(config.run)) if config.run else None  # None: more steps of a named run, or a sweep on it
+    name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")
+    fresh = named is not None and named.phase == "kmeans"
+    way = "train a new one" if fresh else f"start a new run from its weights with {key}"
+    why = "the images that it was trained on are no longer packed, because some have been added or removed"
+    raise DataError(f"{name}: {why}; {way}")
 
 
 def run_for(phase: Phase, config: Config) -> Run:
