@@ -85,10 +85,7 @@ def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]
 
 
 def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Image.Image:
-    """Resize an RGB image to a square of side `size`, antialiased; small images are enlarged.
-
-    "crop" takes the central square; "pad" centres the whole image on the mean colour of its border pixels.
-    """
+    """Scale an RGB image to a square, antialiased: its central part ("crop"), or all on its border's mean ("pad")."""
     if mode == "crop":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -109,10 +109,7 @@ def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
 def write_packed(
     partial: Path, out: Path, images: Iterable[np.ndarray], entries: list[Entry], settings: dict[str, Any]
 ) -> None:
-    """Write array, manifest and settings to the folder `partial`, on the disk of `out`, then move them to `out`.
-
-    `images` are the uint8 pictures of the kept entries in the order of their rows, `settings` those used.
-    """
+    """Write the array (of `images`, by row), manifest and settings to `partial`, then move all to `out` beside it."""
     shape = (sum(entry.row >= 0 for entry in entries), settings["image_size"], settings["image_size"], 3)
     # Plain writes: with a memory map, a full disk would crash the process instead of raising an error.
     with (partial / "images.npy").open("wb") as array:

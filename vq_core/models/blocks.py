@@ -38,10 +38,7 @@ def norm_and_activation(channels: int, norm: Norm, activation: Activation) -> tu
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block: x + conv(act(norm(conv(act(norm(x)))))).
-
-    The second convolution starts at zero, so a new block is the identity.
-    """
+    """Pre-activation residual block: x + conv(act(norm(conv(act(norm(x)))))); at first the identity."""
 
     def __init__(self, channels: int, norm: Norm = "group", activation: Activation = "silu") -> None:
         super().__init__()

@@ -56,8 +56,7 @@ class _Picture:
 class LiveView(View):
     """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
 
-    Redrawn every `seconds`, or less often where drawing would take more than the fraction `overhead` of the time. For a
-    finished run that is loaded, shows how it ended.
+    Redrawn every `seconds`, or less often where drawing would take more than the fraction `overhead` of the time.
     """
 
     def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:

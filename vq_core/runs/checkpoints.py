@@ -51,10 +51,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
-    """Read a checkpoint, refusing anything but tensors and plain values (no pickled code).
-
-    Raises `CheckpointError`: no such file, damaged (according to its checksums), of a newer format or another phase.
-    """
+    """Read tensors and plain values, no pickled code. Raises `CheckpointError`: absent, damaged, newer, wrong phase."""
     try:
         state = _read(path)
     except FileNotFoundError:

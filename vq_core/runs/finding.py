@@ -44,10 +44,7 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
 
 def load_images(config: Config) -> PackedImages:
-    """The packed images for these settings or, with those of `config_of`, the images that the run was trained on.
-
-    Raises `DataError`, which says what to do, if there are none, or no longer any.
-    """
+    """The packed images for these settings, or of the run that they are from. Raises `DataError`, saying what to do."""
     if config.images is None:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
@@ -107,10 +104,7 @@ def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) 
 
 
 def source_run(phase: Phase, config: Config) -> Run | None:
-    """The finished run that `start_from` names.
-
-    Raises `RunError` if there is none, it is of the wrong phase, or was trained on images that are now held out.
-    """
+    """The finished run that `start_from` names. Raises `RunError` if it is of no use here: phase, held-out images …"""
     name = source_of(phase, config)
     if name is None:
         return None

@@ -41,10 +41,7 @@ class Adversary(nn.Module):
         return loss
 
     def discriminator_terms(self, x: Images, x_rec: Images, shard: tuple[int, int]) -> dict[str, Tensor]:
-        """`disc_total`, which the discriminator minimises, the terms that make it up, and the mean logits.
-
-        `x_rec` are the reconstructions of the real images `x`, detached.
-        """
+        """`disc_total`, which the discriminator minimises, its terms, and the mean logits; `x_rec` is detached."""
         seen = self._augmented(x, Purpose.DISCRIMINATOR_REAL, shard)
         real = self.discriminator(seen)
         fake = self.discriminator(self._augmented(x_rec, Purpose.DISCRIMINATOR_FAKE, shard))

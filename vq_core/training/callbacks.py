@@ -114,10 +114,7 @@ def signals_given_back() -> Iterator[None]:
 
 
 class Pictures(Callback):
-    """At intervals, validation images above their reconstructions, and the usage of the codes in training.
-
-    Their usage in validation is recorded at every validation.
-    """
+    """At intervals, validation images above their reconstructions, and how codes are used; this at validations too."""
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
         self.run, self.history, self.images = run, history, images

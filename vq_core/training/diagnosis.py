@@ -37,10 +37,7 @@ class Finding:
 
 
 def diagnose(phase: Phase, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
-    """The problems in a run, judged by its logged rows so far (`Run.history()`); none if too little is known.
-
-    `ended`: whether the run is over, even if before its last step.
-    """
+    """The problems in a run, judged by its `history()` so far; `ended`: it is over, even if before its last step."""
     found = [_collapse(phase, rows, config)] if phase in ("phase1", "phase2") else []
     if phase == "phase2":
         found.append(_unstable_gan(rows, config))
