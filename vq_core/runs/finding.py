@@ -104,7 +104,7 @@ def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) 
 
 
 def source_run(phase: Phase, config: Config) -> Run | None:
-    """The finished run that `start_from` names. Raises `RunError` if it is of no use here: phase, held-out images …"""
+    """The finished run that `start_from` names. Raises `RunError` if its phase or its images rule that out."""
     name = source_of(phase, config)
     if name is None:
         return None
