@@ -11,8 +11,9 @@
 # ## Settings
 #
 # An avatar is now a 16×16 grid of codes. One transformer learns it in two ways: *causal*, each code from those before it
-# in raster order, for new avatars; *masked*, unknown codes from all known ones, for edits. Both losses are given in *bits
-# per token*, on avatars that they have not seen.
+# in raster order, for new avatars; *masked*, each code from those before it in any order, so that what is known can come
+# first and what is to be filled in last, for edits. Both losses are given in *bits per token*, on avatars that they have
+# not seen.
 
 # %%
 import torch
@@ -22,9 +23,11 @@ import vq_core
 from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
+from vq_core.errors import MissingWeights
 from vq_core.evaluation.analysis import decoded_codes
+from vq_core.evaluation.distances import SqueezeFeatures
 from vq_core.evaluation.memorization import novelty
-from vq_core.evaluation.report import bits_metrics, reconstruct_held_out
+from vq_core.evaluation.report import bits_metrics, compare_sets, reconstruct_held_out
 from vq_core.generation import editing
 from vq_core.generation.editing import Edit
 from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
@@ -62,8 +65,9 @@ print(
 # %% [markdown]
 # ## 2. Train the causal prior
 #
-# Codes of mirrored images are extra training data. Early stopping looks at held-out bits: ten thousand avatars are soon
-# learnt by heart.
+# Codes of mirrored images (in `full` also of cropped and recoloured ones) are extra training data. Validated, kept and
+# drawn from are moving averages of the weights. Early stopping looks at held-out bits: ten thousand avatars are soon learnt
+# by heart.
 
 # %%
 run = train("prior", config, LiveView)
@@ -71,12 +75,14 @@ result = run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token at step {result['best_step']}")
 
 # %% [markdown]
-# **You should see** the validation curve follow the training curve closely, still falling at the end (`demo`).
+# **You should see** the validation curve follow the training curve closely, and hardly falling any more at the end
+# (`demo`).
 
 # %% [markdown]
 # ## 3. Train the masked prior
 #
-# The same network, looking both ways; some codes are hidden, from one to all of them, and it says what they were.
+# The same network, which begins with the causal prior's weights and is taught other orders: half of them the order in which
+# whole avatars are filled in, the others with a region of any shape at their end.
 
 # %%
 masked_run = train("masked", config, LiveView)
@@ -84,7 +90,8 @@ result = masked_run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token")
 
 # %% [markdown]
-# **You should see** more bits than the causal prior needs: it has to know every order of filling in, not one.
+# **You should see** it begin far better than the causal prior did, and end with a few more bits: it has to know every order
+# of filling in, not one.
 
 # %% [markdown]
 # ## 4. Against counting
@@ -105,21 +112,61 @@ plots.bars(bits, "bits per held-out token (fewer is better)")
 # %% [markdown]
 # ## 5. New avatars
 #
-# 64 grids drawn from the causal prior and decoded; a temperature a little below 1 keeps them tidy. Nothing is picked out.
+# Grids drawn from the causal prior and decoded, as they come; below them, at the same size, as many real avatars that were
+# held out.
 
 # %% tags=["picture-samples"]
 prior = vq_core.load_prior(run).to(device)
 model = vq_core.load_vqvae(autoencoder).to(device)
-count = 64 if config.profile != "smoke" else 8
-samples = sample_codes(prior, count, Sampling(temperature=0.9, top_p=0.95, seed=config.seed))
-pictures = to_pictures(model.decode(samples))
+count = 128 if config.profile != "smoke" else 8
+samples = sample_codes(prior, count, Sampling(seed=config.seed))
+pictures = to_pictures(model.decode(samples[:64]))
 plots.image_grid(pictures, columns=8, side=0.8)
 
-# %% [markdown]
-# **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise).
+# %% tags=["picture-real"]
+plots.image_grid(packed.images[packed.val_rows[:64]], columns=8, side=0.8)
 
 # %% [markdown]
-# ## 6. Are they new?
+# **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise); softer and now and then
+# more muddled than the real ones.
+
+# %% [markdown]
+# ## 6. In another order
+#
+# The masked prior can draw whole avatars too. It follows Halton's order, in which each code lies far from those before it:
+# an outline everywhere first, then what is between.
+
+# %% tags=["picture-filled"]
+masked = vq_core.load_prior(masked_run).to(device)
+filled = fill_codes(masked, count, Sampling(seed=config.seed))
+plots.image_grid(to_pictures(model.decode(filled[:32])), columns=8, side=0.8)
+
+# %% [markdown]
+# **You should see** avatars nearly as good as the causal prior's. The strength of this one are parts of an avatar, below.
+
+# %% [markdown]
+# ## 7. In figures
+#
+# How far are samples from real avatars? *Kernel*: the distance of the distributions in the features of a pretrained network,
+# with its spread; *precision*: the share of a set that looks real; *recall*: the share of real ones that look like the set.
+# *Floor* are real avatars too, *reconstructions* what the autoencoder leaves of them: no prior can be better than that.
+# *Copies* have more codes in common with a training image than 99 % of held-out images have. `python -m vq_core evaluate
+# --frechet` draws more of them, and with at least 513 in each set adds the Fréchet distance.
+
+# %%
+try:
+    nets = [SqueezeFeatures()]
+except MissingWeights as error:
+    nets = []
+    print(f"Copies only: {error}")
+print(*compare_sets(autoencoder, config, {"causal": samples, "masked": filled}, nets), sep="\n")
+
+# %% [markdown]
+# **You should see** precision near that of the reconstructions, somewhat less recall, and copies as rare as among the
+# held-out images.
+
+# %% [markdown]
+# ## 8. Are they new?
 #
 # Samples above, the nearest training image of each below (mirrored ones count too). The two figures compare how near
 # samples come with how near reconstructions of held-out images do.
@@ -139,7 +186,7 @@ print(f"nearer than 99 % of the held-out ones are: {new.copies:.0%} of the sampl
 # **You should see** relatives, not twins; the second figure far above 1 % would mean that avatars were learnt by heart.
 
 # %% [markdown]
-# ## 7. Temperature
+# ## 9. Temperature
 #
 # Below 1 the prior keeps to what it is sure of; above 1 it takes risks. The same seed in every row.
 
@@ -151,7 +198,7 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 # **You should see** tidy and somewhat alike avatars at the top, wild and broken ones at the bottom.
 
 # %% [markdown]
-# ## 8. Top-k
+# ## 10. Top-k
 #
 # Only the k likeliest codes may be drawn at each position.
 
@@ -171,32 +218,19 @@ explorer.children[3].value = 1
 display(explorer)
 
 # %% [markdown]
-# ## 9. Many codes at once
+# ## 11. Completion
 #
-# The masked prior fills a whole grid in a few passes: in each the codes that it is surest of stay. It is faster, and less
-# good at a whole avatar than the causal prior; its strength are parts of one, below.
-
-# %%
-masked = vq_core.load_prior(masked_run).to(device)
-passes = {n: fill_codes(masked, 6, Sampling(top_p=0.95, passes=n, seed=1)) for n in (1, 8, 32)}
-plots.rows_of_images({f"{n} passes": to_pictures(model.decode(grid)) for n, grid in passes.items()})
-
-# %% [markdown]
-# **You should see** confetti after one pass, for its codes know nothing of each other, and faces or parts of them with more.
-
-# %% [markdown]
-# ## 10. Completion
-#
-# The lower part of three held-out avatars is missing; the masked prior draws it, four times.
+# The lower part of three held-out avatars is missing and drawn four times. All that is known comes first in raster order, so
+# the causal prior draws it, which knows its one order best; each edit says which prior suits it.
 
 # %% tags=["picture-completions"]
 x = images_of(packed, packed.val_rows[:3]).to(device)
 missing = torch.zeros(x.shape[-2:], dtype=torch.bool, device=device)
 missing[x.shape[-2] * 5 // 8 :] = True
 torn = x.masked_fill(missing, 0.0)
-drawing = {"sampling": Sampling(top_p=0.9, seed=2), "progress": False}
+priors, drawing = {"causal": prior, "masked": masked}, {"sampling": Sampling(seed=2), "progress": False}
 given = [editing.completion(model, part[None], missing) for part in torn]
-grids = [edit.apply(partial, masked, 4, **drawing) for partial, edit in given]
+grids = [edit.apply(partial, priors[edit.way], 4, **drawing) for partial, edit in given]
 strips = [torch.cat([x[n : n + 1], torn[n : n + 1], model.decode(grid)]) for n, grid in enumerate(grids)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
 
@@ -205,14 +239,16 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # eyes.
 
 # %% [markdown]
-# ## 11. A region anew
+# ## 12. A region anew
 #
-# A rectangle in the middle of the face is forgotten. The masked prior knows what stands on all four sides of it.
+# A rectangle in the middle of the face is forgotten. Here the masked prior is the right one: it knows what stands on all
+# four sides of it.
 
 # %% tags=["picture-regenerated"]
 side, given = config.grid, model.encode(x)
 middle = editing.region(side, (side * 3 // 8, side * 5 // 8), (side // 4, side * 3 // 4))
-proposals = [Edit(region=middle, regenerate=True).apply(g[None], masked, 4, **drawing) for g in given]
+anew = Edit(region=middle, regenerate=True)
+proposals = [anew.apply(g[None], priors[anew.way], 4, **drawing) for g in given]
 redrawn = [editing.decode_edited(model, g[None], new_codes) for g, new_codes in zip(given, proposals, strict=True)]
 strips = [torch.cat([model.decode(g[None]), images]) for g, images in zip(given, redrawn, strict=True)]
 plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enumerate(strips)})
@@ -222,7 +258,7 @@ plots.rows_of_images({f"avatar {n + 1}": to_pictures(strip) for n, strip in enum
 # decoder carries a change.
 
 # %% [markdown]
-# ## 12. Edits by hand
+# ## 13. Edits by hand
 #
 # A region copied from another avatar, here the eyes; a region painted with one code, as a hair band in the colour of the
 # other's hair; codes replaced by another wherever they stand, here those of the background.
@@ -247,11 +283,11 @@ plots.image_grid(to_pictures(edits), columns=5, titles=["before", "donor", *chan
 
 # %% [markdown]
 # Now by hand. Click or drag over the avatar to choose cells; then set a code (chosen from all codes on the right), copy from
-# another avatar, or let the masked prior draw them anew, as often as you like. Undo and redo walk through the steps.
+# another avatar, or let the prior that suits them draw them anew, as often as you like. Undo and redo walk through the steps.
 
 # %%
 sitters = images_of(packed, packed.val_rows[:6]).to(device)
-editor = CodeEditor(model, masked, sitters, decoded_codes(model, codes), run.folder / "edits")
+editor = CodeEditor(model, priors, sitters, decoded_codes(model, codes), run.folder / "edits")
 editor.avatar.value = 3
 editor.canvas.selected = [side * row + column for row in range(7, 10) for column in range(4, 12)]
 stages = {"before": editor.picture}
@@ -273,7 +309,7 @@ plots.image_grid(list(stages.values()), columns=4, titles=list(stages), side=1.7
 # **You should see** a band of one code, then two pairs of eyes that fit the face.
 
 # %% [markdown]
-# ## 13. Variations
+# ## 14. Variations
 #
 # A share of the codes, scattered over the avatar, is forgotten and drawn anew: the more, the less of it is left.
 
@@ -285,7 +321,7 @@ plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, gr
 # **You should see** the same avatar with other details at the top, distant relatives at the bottom.
 
 # %% [markdown]
-# ## 14. Interpolation
+# ## 15. Interpolation
 #
 # Three ways from one avatar to another: latents blended and quantised anew; codes exchanged in a random order; codes
 # exchanged in the order that the masked prior finds likely, given all that stands around them at each step.

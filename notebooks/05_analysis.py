@@ -119,7 +119,7 @@ plots.codebook_scatter({"PCA": PCA(2).fit_transform(codebook), "t-SNE": tsne}, c
 
 # %%
 noise = model.decode(random_codes(k, 8, grid, config.seed).to(device))
-drawn = model.decode(sample_codes(prior, 8, Sampling(top_p=0.95, seed=7), progress=False))
+drawn = model.decode(sample_codes(prior, 8, Sampling(seed=7), progress=False))
 plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_pictures(drawn)})
 
 # %% [markdown]

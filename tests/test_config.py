@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from vq_core import Config, ConfigError, load_config
-from vq_core.config import PROFILES, active_profile, config_from_dict, data_dir
+from vq_core.config import PROFILES, active_profile, config_from_dict, data_dir, precision_of
 
 # What one person on one 24 GB GPU with about 10,000 avatars is promised.
 FULL: dict[str, Any] = {
@@ -57,7 +58,7 @@ FULL: dict[str, Any] = {
     "phase2.start_from": "phase1",
     "train.batch_size": 32,
     "train.accumulate": 1,
-    "train.precision": "bf16-mixed",
+    "train.precision": "auto",
     "train.monitor": "val_rec",
     "train.checkpoint_every": 10_000,
     "train.wandb": False,
@@ -128,15 +129,21 @@ def test_the_last_override_wins() -> None:
         ("model.num_codes=1.5", "model.num_codes: Input should be a valid integer"),
         ("model.num_codes=", "model.num_codes: Input should be a valid integer"),
         ("model=3", "model: Input should be a valid dictionary"),
+        ("prior.views=0", "prior.views: Input should be greater than or equal to 1"),
+        ("prior.neighbours=6", "prior.neighbours: Input should be 1, 5, 13 or 25"),
+        ("prior.ema=1", "prior.ema: Input should be less than 1"),
         ("model.num_codes=1", "model.num_codes: Input should be greater than or equal to 2, got 1"),
         ("quantizer.decay=1", "quantizer.decay: Input should be less than 1, got 1"),
         ("loss.gan=-0.1", "loss.gan: Input should be greater than or equal to 0, got -0.1"),
         ("phase1.lr=0", "phase1.lr: Input should be greater than 0, got 0"),
-        ("train.precision=fp16", "train.precision: Input should be '32-true', 'bf16-mixed' or '16-mixed', got 'fp16'"),
+        (
+            "train.precision=fp16",
+            "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', got 'fp16'",
+        ),
         ("optim.betas=[0.9]", "optim.betas"),
         ("model.channels=[]", "model.channels"),
         ("train.accumulate=3", "train: batch_size 32 cannot be split into accumulate=3 parts"),
-        ("prior.heads=7", "prior: dim 512 must be a multiple of heads=7"),
+        ("prior.heads=7", "prior: dim 256 must be a multiple of heads=7"),
         ("data.image_size=100", "data.image_size 100 is not divisible by 2^4 (model.channels)"),
         ("model.channels=[64, 64]", "model.decoder_channels must have as many entries as model.channels"),
         ("model.attention_at=[24]", "model.attention_at 24 is not one of the feature sizes [128, 64, 32, 16]"),
@@ -202,3 +209,37 @@ def test_the_environment_names_profile_and_data(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VQ_PROFILE", "smoke")
     monkeypatch.setenv("VQ_DATA", str(tmp_path))
     assert active_profile() == "smoke" and data_dir() == tmp_path.resolve()
+
+
+def test_more_neighbours_than_the_grid_has_are_refused() -> None:
+    small = ["data.image_size=64", "model.channels=[8, 8, 8, 8]", "discriminator.layers=2"]  # a 4×4 grid
+    assert load_config("full", [*small, "prior.neighbours=13"]).grid == 4
+    with pytest.raises(ConfigError, match=r"prior.neighbours=25 are more than the \d+ codes of the grid"):
+        load_config("full", [*small, "prior.neighbours=25"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "gpu", "means"),
+    [
+        ("auto", "avx512_bf16", False, "bf16-mixed"),
+        ("auto", "amx_bf16", False, "bf16-mixed"),
+        ("auto", "avx2", False, "32-true"),
+        ("auto", "avx2", True, "bf16-mixed"),
+        ("32-true", "avx512_bf16", False, "32-true"),
+        ("bf16-mixed", "avx512_bf16", False, "bf16-mixed"),
+        ("bf16-mixed", "avx2", True, "bf16-mixed"),
+    ],
+)
+def test_precision_suits_the_machine_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, asked: str, able: str, gpu: bool, means: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(gpu))
+    assert precision_of(load_config("demo", [f"train.precision={asked}"])) == means
+
+
+def test_bf16_on_a_cpu_that_lacks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    with pytest.raises(ConfigError, match="bf16-mixed: this CPU lacks"):
+        precision_of(load_config("demo", ["train.precision=bf16-mixed", "train.device=cpu"]))

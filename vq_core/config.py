@@ -27,8 +27,10 @@ PROFILES = ("full", "demo", "smoke")
 # Keys renamed since 6d1eaf3: new → old. Both can be read; run names are hashed over the old ones.
 RENAMED = {"loss.gan_loss": "loss.gan_kind"}
 # Keys added since 6d1eaf3, each with the value that changes nothing. A key at that value changes no run's name, and
-# settings stored without the key are read as if they had that value.
+# settings stored without the key are read as if they had that value. `train.precision` is older, but not its "auto".
 NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
+NEUTRAL |= {"prior.ema": 0.0, "prior.views": 2, "prior.neighbours": 5, "train.precision": "auto"}
+NEUTRAL |= {"masked.network": "bidirectional"}
 
 
 def data_dir() -> Path:
@@ -55,15 +57,28 @@ def pick_device(config: Config) -> "torch.device":
     return torch.device("cuda")
 
 
+def precision_of(config: Config) -> Any:
+    """The precision that `train.precision` means on this machine, as Lightning names it.
+
+    Raises `ConfigError` if bf16 is asked for, but the CPU lacks the instructions for it.
+    """
+    import torch
+
+    asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
+    able = pick_device(config).type == "cuda" or any(torch.cpu.get_capabilities().get(name) for name in instructions)
+    if asked == "bf16-mixed" and not able:
+        raise ConfigError("train.precision=bf16-mixed: this CPU lacks AVX512-BF16 and AMX; set train.precision=auto")
+    if asked != "auto":
+        return asked
+    return "bf16-mixed" if able else "32-true"
+
+
 def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a profile, apply `key=value` overrides and validate the result.
 
-    Args:
-        profile: "full", "demo", "smoke", or the path of a YAML file that is applied on top of the full profile.
-        overrides: such as `["model.num_codes=512", "loss.gan=0.2"]`; values are read as YAML.
-
-    Raises:
-        ConfigError: unknown profile or key, wrong type, value out of range, or a combination that cannot work.
+    The profile is "full", "demo", "smoke", or the path of a YAML file to apply on top of the full profile; overrides,
+    such as `["model.num_codes=512", "loss.gan=0.2"]`, have values in YAML. Raises `ConfigError` for an unknown profile
+    or key, a wrong type, a value out of range, or a combination that cannot work.
     """
     tree = _read_yaml(CONFIG_DIR / "vqvae_anime.yaml")
     if profile != "full":

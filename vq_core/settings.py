@@ -129,7 +129,7 @@ class TrainConfig(_Group):
 
     batch_size: int = Field(ge=1)
     accumulate: int = Field(ge=1)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     device: Literal["auto", "cpu", "cuda"]
     devices: int = Field(ge=1)
     val_every: int = Field(ge=1)
@@ -158,10 +158,13 @@ class PriorConfig(_Group):
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    neighbours: Literal[1, 5, 13, 25]
+    views: int = Field(ge=1)
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
     muon_lr: float = Field(gt=0)
+    ema: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
     val_every: int = Field(ge=1)
@@ -176,8 +179,9 @@ class PriorConfig(_Group):
 
 
 class MaskedConfig(_Group):
-    """Where the masked prior starts; everything else it shares with the causal prior."""
+    """Where the masked prior starts: "prior", the causal one's weights, or a named run; the rest is in `prior`."""
 
+    network: Literal["any_order", "bidirectional"]
     start_from: str | None
 
 
@@ -217,6 +221,7 @@ class Config(_Group):
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":
         model, size, layers = self.model, self.data.image_size, self.discriminator.layers
+        prior, devices = self.prior, self.train.devices
         if len(model.channels) != len(model.decoder_channels):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
@@ -225,10 +230,11 @@ class Config(_Group):
             raise ValueError(f"discriminator.layers={layers} is too deep for data.image_size={size}: nothing is left")
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
-        if self.prior.batch_size % self.train.devices:
-            devices = f"train.devices={self.train.devices}"
-            raise ValueError(f"prior.batch_size {self.prior.batch_size} cannot be split over {devices}")
+        if prior.batch_size % devices:
+            raise ValueError(f"prior.batch_size {prior.batch_size} cannot be split over train.devices={devices}")
         sizes = [size >> (level + 1) for level in range(len(model.channels))]
+        if prior.neighbours > (codes := self.grid**2):
+            raise ValueError(f"prior.neighbours={prior.neighbours} are more than the {codes} codes of the grid")
         if model.num_codes >= 8192:
             warnings.warn(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill", stacklevel=2)
         for where in model.attention_at:

@@ -14,9 +14,9 @@ TINY = [*called.TINY, *FROM_SCRATCH]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with images, a finished Phase 2 and the masked prior: all that is looked at here."""
+    """A data folder with images, a finished Phase 2 and both priors: all that is looked at here."""
     folder = tmp_path_factory.mktemp("drawing")
-    for words in (["ingest"], ["train", "phase2"], ["train", "masked"]):
+    for words in (["ingest"], ["train", "phase2"], ["train", "prior"], ["train", "masked"]):
         result = call(folder, *words, *TINY)
         assert result.exit_code == 0, result.output
     return folder

@@ -10,6 +10,7 @@ import torch
 from called import TINY, call
 from PIL import Image
 
+from vq_core.avatars.dataset import write_avatars
 from vq_core.config import load_config
 from vq_core.data.packed import PackedImages
 from vq_core.evaluation.distances import PretrainedFeatures
@@ -72,35 +73,72 @@ def test_the_whole_way(folder: Path) -> None:
     assert {"psnr", "ssim", "sharpness", "perplexity"} <= set(json.loads((run / "result.json").read_text()))
 
 
+class Pixels(PretrainedFeatures):
+    frechet, kernel = "fid", "kid"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, ::32, ::32].flatten(1)
+
+
 def test_evaluate_with_pretrained_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks without their weights, and sets that are too small: what is asked for is what comes out."""
-
-    class Pixels(PretrainedFeatures):
-        frechet, kernel = "fid", "kid"
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, :, ::32, ::32].flatten(1)
-
     original = lpips.LPIPS
     monkeypatch.setattr(lpips, "LPIPS", lambda **how: original(**how | {"pnet_rand": True}))
     monkeypatch.setattr("vq_core.evaluation.distances.InceptionFeatures", Pixels)
     result = call(folder, "evaluate", *TINY, "--fid")
-    assert result.exit_code == 0 and "no Fréchet distance: it needs 513 images" in result.output
-    assert "kid_samples_std" in result.output and "fid_floor" not in result.output
+    assert result.exit_code == 0 and "and it needs 513" in result.output
+    assert "  causal: kid " in result.output and "precision" in result.output and "fid" not in result.output
+    assert "precision and recall on" in result.output and "are mostly chance" in result.output
     all_rows = PackedImages.val_rows.fget
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PackedImages, "val_rows", property(lambda self: all_rows(self)[:1]))
         result = call(folder, "evaluate", *TINY, "--fid")
     assert result.exit_code == 1 and "1 held-out images are too few for distances between their halves" in result.output
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
-    monkeypatch.setattr("vq_core.evaluation.report.FEW", 2)
     result = call(folder, "evaluate", *TINY, "--fid", "--lpips", "squeeze")
     assert result.exit_code == 0, result.output
     assert "fewer than 2048, is biased upwards" in result.output
     (run,) = (folder / "runs").glob("phase2-*")
     metrics = json.loads((run / "result.json").read_text())
     assert metrics["lpips_squeeze"] > 0 and metrics["lpips_squeeze_se"] > 0
-    assert {"fid_floor", "fid_samples", "kid_floor", "kid_samples_std"} <= metrics.keys()
+    figures = ("fid_{}", "kid_{}", "kid_{}_std", "fid_precision_{}", "fid_recall_{}")
+    sets = ("floor", "reconstructions", "causal", "masked")
+    assert {figure.format(name) for figure in figures for name in sets} <= metrics.keys()
+    assert {"fid_masked_ratio", "copies_causal", "copies_masked", "copies_held_out"} <= metrics.keys()
+    (line,) = (line for line in result.output.splitlines() if line.startswith("  masked: "))
+    for part in (f"({metrics['fid_masked_ratio']:.2f}× reconstructions)", " ± ", "recall ", "copies ", "(held-out"):
+        assert part in line
+    assert "causal: fid ratio" in call(folder, "compare").output
+
+
+def test_evaluate_against_a_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vq_core.evaluation.distances.InceptionFeatures", Pixels)
+    (run,) = (folder / "runs").glob("phase2-*")
+    words, faces = ["evaluate", *TINY, "--against"], tmp_path / "faces"
+    result = call(folder, *words, str(faces), "--fid")
+    assert result.exit_code == 2 and "does not exist" in result.output.splitlines()[-1]
+    write_avatars(faces / "some", 6, seed=1, progress=False)
+    result = call(folder, *words, str(faces))
+    assert result.exit_code == 2 and "--frechet or --fid" in result.output.splitlines()[-1]
+    (faces / "broken.png").write_bytes(b"no image")
+    before = json.loads((run / "result.json").read_text())
+    result = call(folder, *words, str(faces), "--fid")
+    assert result.exit_code == 0, result.output
+    after, held_out = json.loads((run / "result.json").read_text()), int(before["images"])
+    assert after["against"] == "faces" and after["distance_images"] == held_out
+    assert f"{held_out} images in each set, compared with 6 of {faces}; 1 unusable files left out" in result.output
+    assert before["fid_floor"] > 0 and after["fid_floor"] is None, "of other images, and not found anew"
+    assert after["kid_floor"] != before["kid_floor"] and after["copies_causal"] >= 0
+    assert "| faces |" in call(folder, "compare").output
+    result = call(folder, *words, str(faces), "--fid", "--phase", "phase1")
+    assert result.exit_code == 0 and "reconstructions: kid" in result.output and "causal" not in result.output
+    shutil.rmtree(faces / "some")
+    result = call(folder, *words, str(faces), "--fid")
+    assert result.exit_code == 1 and result.output.splitlines()[-1].endswith(
+        "faces: 0 of 1 files are usable images; at least 4 are needed"
+    )
+    result = call(folder, "evaluate", *TINY, "--fid")
+    assert result.exit_code == 0 and json.loads((run / "result.json").read_text())["against"] is None
 
 
 def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from vq_core.config import load_config
-from vq_core.data.augment import augment, to_float, to_uint8
+from vq_core.data.augment import augment, crop, to_float, to_uint8
 from vq_core.settings import DataConfig
 
 
@@ -74,3 +74,17 @@ def test_gpu_equals_cpu() -> None:
     x, config = batch(), settings(0.5, 0.2)
     on_gpu = augment(x.cuda(), config, seeded(5)).cpu()
     torch.testing.assert_close(on_gpu, augment(x, config, seeded(5)), atol=1e-5, rtol=0)
+
+
+def test_crops_are_squares_inside_the_image_in_place_of_it() -> None:
+    """Of an image of its own coordinates, a crop is straight lines between two points 84 % to 100 % apart."""
+    line = torch.linspace(-1, 1, 64 + 1)[:-1] + 1 / 64  # of pixels' centres
+    x = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)]).expand(200, -1, -1, -1)
+    crops = crop(x, seeded(0))
+    across, down = crops[:, 0], crops[:, 1]
+    side = (across[:, 0, 40] - across[:, 0, 20]) / (line[40] - line[20])
+    assert 0.84 <= float(side.min()) < 0.86 and 0.98 < float(side.max()) <= 1
+    torch.testing.assert_close((down[:, 40, 0] - down[:, 20, 0]) / (line[40] - line[20]), side, atol=1e-4, rtol=0)
+    for each in (across[:, 0], down[:, :, 0]):
+        assert bool((each[:, 0] - side / 64 >= -1 - 1e-4).all()) and bool((each[:, -1] + side / 64 <= 1 + 1e-4).all())
+    assert torch.equal(crop(x, seeded(0)), crops)

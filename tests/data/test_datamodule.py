@@ -31,6 +31,18 @@ def test_the_prior_sees_codes_of_flipped_images_in_training_only(place: Path, fl
     assert data.on_after_batch_transfer(torch.arange(32), 0).sum() == 0
 
 
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_the_prior_sees_every_view_in_training_and_the_first_in_validation(place: Path, views: int) -> None:
+    packed = packed_images(settings())
+    codes = torch.stack([torch.full((len(packed.images), 8, 8), which) for which in range(views)]).int()
+    data = CodesDataModule(settings(), codes, packed, Position(0, 10, 4))
+    data.trainer = SimpleNamespace(training=True, global_rank=0, world_size=1)  # type: ignore[assignment]
+    shares = torch.bincount(data.on_after_batch_transfer(torch.arange(40).repeat(50), 0)[:, 0], minlength=views) / 2000
+    assert len(shares) == views and bool((shares - 1 / views).abs().max() < 0.04)
+    data.trainer.training = False  # type: ignore[union-attr, misc]
+    assert data.on_after_batch_transfer(torch.arange(32), 0).sum() == 0
+
+
 def test_validation_keeps_the_order_and_the_short_end() -> None:
     data = RowsDataModule(load_config("smoke"), Position(0, 10, 4), "train.batch_size", 10, ROWS, ROWS)
     data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))

@@ -16,6 +16,7 @@ from vq_core.evaluation.distances import (
     features_of,
     frechet_distance,
     kernel_distance,
+    precision_recall,
 )
 
 
@@ -37,6 +38,8 @@ def test_too_few_images_are_refused() -> None:
         frechet_distance(torch.randn(600, 4), torch.randn(512, 4))
     with pytest.raises(ValueError, match="at least 4 images in each set, got 600, 3"):
         kernel_distance(torch.randn(600, 4), torch.randn(3, 4))
+    with pytest.raises(ValueError, match="at least 4 images in each set, got 3"):
+        precision_recall(torch.randn(600, 4), torch.randn(3, 4))
 
 
 def test_the_kernel_distance_equals_the_unbiased_estimate_of_the_formula() -> None:
@@ -57,6 +60,38 @@ def unbiased(f: Tensor, g: Tensor) -> float:
 
     within = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (kernel(f, f), kernel(g, g))]
     return float(sum(within) - 2 * kernel(f, g).mean())
+
+
+def test_precision_and_recall_by_brute_force() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, other = torch.randn(60, 5, generator=generator), 0.7 * torch.randn(50, 5, generator=generator) + 0.5
+    expected = share_inside(other, real[:50]), share_inside(real[:50], other)
+    assert 0 < expected[1] < expected[0] < 1
+    assert precision_recall(real, other) == pytest.approx(expected)
+
+
+def share_inside(asked: Tensor, known: Tensor) -> float:
+    def inside(point: Tensor) -> bool:
+        for index, centre in enumerate(known):
+            others = [float((centre - o).norm()) for number, o in enumerate(known) if number != index]
+            if float((point - centre).norm()) <= sorted(others)[2]:
+                return True
+        return False
+
+    return sum(inside(point) for point in asked) / len(asked)
+
+
+def test_precision_and_recall_tell_bad_images_from_missing_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    near = torch.randn(40, 3, generator=generator)
+    far = torch.cat([near, near + 100])[torch.randperm(80, generator=generator)]  # two modes
+    assert precision_recall(far, far.clone()) == (1, 1)
+    assert precision_recall(far, far + 1000) == (0, 0)
+    one_mode = torch.cat([near, near + 1e-3])
+    precision, recall = precision_recall(far, one_mode)
+    assert precision == 1 and recall == 0.5
+    precision, recall = precision_recall(one_mode, far)
+    assert precision == 0.5 and recall == 1
 
 
 @pytest.mark.parametrize(("features", "file"), [(SqueezeFeatures, "squeezenet1_1"), (InceptionFeatures, "inception")])

@@ -17,7 +17,7 @@ from vq_core.generation.editing import (
     exchange_likely,
     region,
 )
-from vq_core.generation.sampling import Sampling, random_codes
+from vq_core.generation.sampling import Sampling, random_codes, sample_codes
 from vq_core.models import VQVAE, CodeTransformer
 from vq_core.runs.loading import make_vqvae
 
@@ -114,8 +114,24 @@ def test_a_region_is_drawn_anew_given_the_rest(masked: CodeTransformer) -> None:
     drawn = Edit(region=mask, regenerate=True).apply(codes, masked, 3, Sampling(seed=1), progress=False)
     assert drawn.shape == (3, 16, 16) and torch.equal(drawn[:, ~mask], codes[:, ~mask].expand(3, -1))
     assert not torch.equal(drawn[:, mask], codes[:, mask].expand(3, -1))
-    with pytest.raises(ArgumentError, match="needs the masked prior"):
+    with pytest.raises(ArgumentError, match="needs a prior, preferably the masked one"):
         Edit(region=mask, regenerate=True).apply(codes)
+
+
+def test_the_causal_prior_draws_what_comes_last_in_raster_order(masked: CodeTransformer) -> None:
+    rows, corner = region(16, (8, 16), (0, 16)), region(16, (8, 16), (8, 16))
+    after = torch.arange(256).view(16, 16) >= 100  # begins in the middle of a row
+    for mask, way in ((rows, "causal"), (after, "causal"), (corner, "masked"), (~after, "masked"), (None, "causal")):
+        assert Edit(region=mask, regenerate=True).way == way
+    assert Edit(vary=0.5).way == "masked"
+    torch.manual_seed(0)
+    causal, codes = CodeTransformer(32, 16, 16, 1, 2, 0.0), random_codes(32, 1, 16, seed=4)
+    drawn = Edit(region=rows, regenerate=True).apply(codes, causal, 3, Sampling(seed=1), progress=False)
+    assert torch.equal(
+        drawn, sample_codes(causal, 3, Sampling(seed=1), start=codes, keep=~rows, progress=False)
+    ) and not torch.equal(drawn[:, rows], codes[:, rows].expand(3, -1))
+    with pytest.raises(ArgumentError, match="one mask"):
+        Edit(vary=0.5).apply(codes, causal)
 
 
 @pytest.mark.parametrize(

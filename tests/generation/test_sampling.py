@@ -1,21 +1,25 @@
 """Sampling from the prior: cached equals uncached, filters mean what they say, given codes stay."""
 
-import math
-
 import pytest
 import torch
 
 from vq_core.errors import ArgumentError
-from vq_core.generation import sampling
 from vq_core.generation.sampling import Sampling, fill_codes, filtered_probabilities, random_codes, sample_codes
-from vq_core.models import CodeTransformer
+from vq_core.models import AnyOrderTransformer, CodeTransformer
+from vq_core.models.transformer import halton_order
 
 K, GRID = 11, 4
 
 
-def transformer(causal: bool) -> CodeTransformer:
+def plain(seed: int = 0, temperature: float = 1.0, **more: int) -> Sampling:
+    """From the network's probabilities as they are."""
+    return Sampling(temperature=temperature, top_p=1.0, seed=seed, **more)
+
+
+def transformer(causal: bool, any_order: bool = False) -> CodeTransformer:
     torch.manual_seed(0)
-    model = CodeTransformer(K, GRID, dim=16, layers=2, heads=2, dropout=0.3, causal=causal)
+    size = {"dim": 16, "layers": 2, "heads": 2, "dropout": 0.3}
+    model = AnyOrderTransformer(K, GRID, **size) if any_order else CodeTransformer(K, GRID, **size, causal=causal)
     for parameter in model.parameters():  # far from uniform, so that every choice matters
         torch.nn.init.normal_(parameter, std=0.4)
     return model
@@ -26,9 +30,9 @@ def prior() -> CodeTransformer:
     return transformer(causal=True)
 
 
-@pytest.fixture
-def masked() -> CodeTransformer:
-    return transformer(causal=False)
+@pytest.fixture(params=["any order", "bidirectional"])
+def masked(request: pytest.FixtureRequest) -> CodeTransformer:
+    return transformer(causal=False, any_order=request.param == "any order")
 
 
 def plain_sampling(
@@ -51,7 +55,7 @@ def test_equals_sampling_without_cache(prior: CodeTransformer, kept_rows: int) -
     keep = torch.zeros(GRID, GRID, dtype=torch.bool)
     keep[:kept_rows] = True
     keep[-1, 1] = True  # also a given code in the middle of what is drawn
-    drawn = sample_codes(prior, 5, Sampling(seed=9), start=start, keep=keep, progress=False)
+    drawn = sample_codes(prior, 5, plain(9), start=start, keep=keep, progress=False)
     assert torch.equal(drawn, plain_sampling(prior, 5, 9, keep, start))
     assert bool((drawn[:, keep] == start[:, keep]).all())
 
@@ -73,7 +77,7 @@ def test_filters_against_a_plain_version() -> None:
     logits = torch.randn(20, K, generator=torch.Generator().manual_seed(0))
     for row, kept_k, kept_p in zip(
         logits / 0.7,
-        filtered_probabilities(logits, 0.7, 3, None),
+        filtered_probabilities(logits, 0.7, 3, 1.0),
         filtered_probabilities(logits, 0.7, None, 0.6),
         strict=True,
     ):
@@ -157,26 +161,42 @@ def test_one_unknown_code_is_drawn_from_its_probabilities(masked: CodeTransforme
     """4,000 draws of one code against softmax of the network's logits there."""
     start, keep = random_codes(K, 1, GRID, seed=2), torch.ones(GRID, GRID, dtype=torch.bool)
     keep[1, 2] = False
-    drawn = fill_codes(masked, 4000, Sampling(temperature=2.0), start=start, keep=keep, progress=False)[:, 1, 2]
+    drawn = fill_codes(masked, 4000, plain(temperature=2.0), start=start, keep=keep, progress=False)[:, 1, 2]
     with torch.no_grad():
-        logits = masked.eval()(start.flatten(1).masked_fill(~keep.flatten(), masked.unknown))[0, 6]
+        logits = masked.eval().given_rest(start.flatten(1), ~keep.flatten()[None])[0, 6]
     expected = (logits / 2).softmax(0)
     assert (torch.bincount(drawn, minlength=K) / 4000 - expected).abs().max() < 0.03
 
 
-def test_without_risk_the_surest_code_stays_first(masked: CodeTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Top-k of one, by a plain version: in each pass the likeliest codes stay, as many as the cosine says."""
-    codes = torch.full((1, GRID * GRID), masked.unknown)
-    masked.eval()
-    for step in range(1, 5):
-        left = int(16 * math.cos(math.pi / 2 * step / 4)) if step < 4 else 0
+def test_any_order_equals_drawing_without_cache() -> None:
+    """The known codes, different ones in each grid, then the others in Halton's order, by a plain version."""
+    prior, generator = transformer(causal=False, any_order=True).eval(), torch.Generator().manual_seed(9)
+    start = random_codes(K, 5, GRID, seed=3)
+    keep = torch.rand(5, GRID, GRID, generator=torch.Generator().manual_seed(0)).argsort(-1) < 2  # 2 in each row
+    turn, known = halton_order(GRID).argsort(), keep.flatten(1)
+    order = torch.stack([(turn + 100 * ~row).argsort() for row in known])
+    codes = start.flatten(1).clone()
+    for step in range(8, 16):
         with torch.no_grad():
-            best, which = masked(codes)[0].log_softmax(-1).max(-1)
-        waiting = [p for p in range(16) if codes[0, p] == masked.unknown]
-        for p in sorted(waiting, key=lambda p: -float(best[p]))[: len(waiting) - left]:
-            codes[0, p] = which[p]
-    monkeypatch.setattr(sampling, "RISK", 0.0)
-    assert torch.equal(fill_codes(masked, 1, Sampling(top_k=1, passes=4), progress=False).flatten(1), codes)
+            logits = prior(codes, order)[:, step]
+        drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+        codes = codes.scatter(1, order[:, step : step + 1], drawn)
+    drawn = fill_codes(prior, 5, plain(9), start=start, keep=keep, progress=False)
+    assert torch.equal(drawn.flatten(1), codes)
+
+
+def test_a_bidirectional_prior_draws_in_haltons_order_as_many_as_the_cosine_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masked, seen = transformer(causal=False), []
+    forward = masked.forward
+    monkeypatch.setattr(masked, "forward", lambda codes: seen.append(codes) or forward(codes))
+    keep = torch.zeros(GRID, GRID, dtype=torch.bool)
+    keep[0] = True
+    fill_codes(masked, 1, Sampling(passes=4), start=random_codes(K, 1, GRID), keep=keep, progress=False)
+    order = [int(position) for position in halton_order(GRID) if position >= GRID]
+    for codes, left in zip(seen, (12, 11, 8, 4), strict=True):  # 12 cos(0, 22.5, 45, 67.5 degrees), rounded down
+        assert (codes == masked.unknown).nonzero()[:, 1].tolist() == sorted(order[12 - left :])
 
 
 def test_count_must_be_positive(prior: CodeTransformer) -> None:

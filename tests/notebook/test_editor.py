@@ -12,13 +12,19 @@ from torch import Tensor
 
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import decode_edited
-from vq_core.models import VQVAE, CodeTransformer
+from vq_core.models import VQVAE
 from vq_core.notebook.editor import CodeEditor
 
 
 @pytest.fixture
 def editor(model: VQVAE, x: Tensor, tmp_path: Path) -> CodeEditor:
-    return CodeEditor(model, prior(model, causal=False), x, swatches(model), tmp_path / "edits")
+    return CodeEditor(
+        model,
+        {"causal": prior(model, causal=True), "masked": prior(model, causal=False)},
+        x,
+        swatches(model),
+        tmp_path / "edits",
+    )
 
 
 def swatches(model: VQVAE) -> np.ndarray:
@@ -100,8 +106,7 @@ def test_the_atlas_and_the_number_choose_the_same_code(editor: CodeEditor, model
 
 
 def test_a_click_beyond_the_last_code_of_the_atlas_changes_nothing(model: VQVAE, x: Tensor, tmp_path: Path) -> None:
-    seven = CodeTransformer(7, 16, dim=16, layers=1, heads=2, causal=False).eval()
-    editor = CodeEditor(model, seven, x, swatches(model)[:7], tmp_path)
+    editor = CodeEditor(model, {}, x, swatches(model)[:7], tmp_path)
     editor.code.value = 5
     marked = editor.atlas.selected
     editor.atlas.selected = [8]

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from small_runs import fresh_copy, settings, the_run
 
+from vq_core.data.images import images_of, packed_images
 from vq_core.errors import RunError
 from vq_core.runs.codes import extract_codes
+from vq_core.runs.loading import load_vqvae
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
 
@@ -22,3 +26,19 @@ def test_codes_of_other_images_than_the_runs_are_refused(
     with pytest.raises(RunError, match=f"no longer holds the images that {run.name} was trained on"):
         extract_codes(run, settings())
     assert not (run.folder / "codes.npy").exists()
+
+
+def test_views_are_the_image_its_mirror_image_and_random_versions(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fresh_copy(story, tmp_path / "data", monkeypatch)
+    run, packed, config = the_run(data, "phase2"), packed_images(settings()), settings()
+    views = [extract_codes(run, config, view) for view in range(4)]
+    x = images_of(packed, list(range(len(packed.images))))
+    with torch.no_grad():
+        assert np.array_equal(load_vqvae(run).encode(x), views[0])
+        assert np.array_equal(load_vqvae(run).encode(x.flip(-1)), views[1])
+    for one, other in ((0, 2), (2, 3)):
+        assert 0.05 < (views[one] != views[other]).mean() < 1  # alike, but not equal
+    (run.folder / "codes-view3.npy").unlink()
+    assert np.array_equal(extract_codes(run, config, 3), views[3])  # the same again

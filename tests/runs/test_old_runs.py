@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vq_core.config import load_config
+from vq_core.config import NEUTRAL, Config, load_config
 from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.runs.finding import finished, lineage, run_for
 from vq_core.runs.folders import PHASES, PRIORS, Phase, all_runs
@@ -22,6 +22,12 @@ OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_6d1eaf3"
 LONGER = {phase: f"{'prior' if phase in PRIORS else phase}.steps=14" for phase in PHASES}  # of the interrupted ones
 
 
+def settings(old: Path, *changes: str) -> Config:
+    """What the runs were trained with. Settings newer than they are have values under which all is as it was then."""
+    neutral = [f"{key}={'null' if value is None else value}" for key, value in NEUTRAL.items() if key[:5] != "train"]
+    return load_config(str(old / "settings.yaml"), [*neutral, *changes])
+
+
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(OLD, tmp_path / "data")
@@ -30,7 +36,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_finished_runs_are_found_and_load(old: Path) -> None:
-    config = load_config(str(old / "settings.yaml"))
+    config = settings(old)
     names = {path.parent.name for path in OLD.glob("runs/*/result.json")}
     assert {finished(phase, config).name for phase in PHASES} == names == {run.name for run in all_runs()}
     for phase in PHASES:
@@ -47,7 +53,7 @@ def test_finished_runs_are_found_and_load(old: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_interrupted_runs_go_on_to_the_end(old: Path, phase: Phase) -> None:
-    config = load_config(str(old / "settings.yaml"), [LONGER[phase]])
+    config = settings(old, LONGER[phase])
     run = run_for(phase, config)
     assert run.last.is_file() and not run.done and (OLD / "runs" / run.name).is_dir()
     assert load_checkpoint(run.last, (phase,))["steps_done"] == 7

@@ -26,6 +26,22 @@ def test_a_row_has_the_settings_that_are_compared_and_the_metrics_that_are_there
     assert not any("data" in row for row in rows.values())
 
 
+def test_what_was_found_of_samples_shares_a_cell() -> None:
+    run = next(run for run in all_runs() if run.phase == "phase2")
+    found = {"frechet_causal_ratio": 1.375, "frechet_precision_causal": 0.76, "frechet_recall_causal": 0.331}
+    run.update_result(found | {"copies_causal": 0.02, "fid_precision_masked": 0.5, "fid_recall_masked": 1.0})
+    rows = {row["run"]: row for row in table()}
+    assert rows[run.name]["causal: frechet ratio / precision / recall / copies"] == "1.38 / 0.76 / 0.33 / 0.02"
+    assert rows[run.name]["masked: fid ratio / precision / recall / copies"] == "– / 0.50 / 1.00 / –"
+    assert "against" not in rows[run.name]
+    assert not any(" / " in name for other in rows if other != run.name for name in rows[other])
+    run.update_result(dict.fromkeys(found) | {"against": "faces"})
+    (row,) = table([run])
+    assert row["against"] == "faces" and [name for name in row if " / " in name] == [
+        "masked: fid ratio / precision / recall / copies"
+    ]
+
+
 def test_runs_on_other_images_are_told_apart() -> None:
     run = next(run for run in all_runs() if run.phase == "phase1")
     run.update_result({"data": "0123456789abcdef"})

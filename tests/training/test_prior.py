@@ -9,8 +9,9 @@ import torch
 from small_runs import settings, the_run
 
 from vq_core.data.packed import load_packed
-from vq_core.runs.loading import load_prior, load_vqvae
-from vq_core.training.prior import PriorTraining, random_masks
+from vq_core.models.transformer import halton_order
+from vq_core.runs.loading import load_prior, load_vqvae, weights_of
+from vq_core.training.prior import PriorTraining, random_masks, random_orders
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
 
@@ -19,6 +20,7 @@ def in_training(story: Path, phase: Any) -> PriorTraining:
     """A prior's training module with the weights of its best checkpoint."""
     training = PriorTraining(settings(), phase)
     training.transformer.load_state_dict(load_prior(the_run(story, phase)).state_dict())
+    training.averaged = None  # these are the averaged ones
     return training.eval().requires_grad_(False)
 
 
@@ -33,20 +35,55 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     flipped = np.load(run.folder / "codes-flipped.npy")
     assert np.array_equal(load_vqvae(run).encode(x.flip(-1)).numpy(), flipped)
     sequences = torch.from_numpy(codes.astype(np.int64)).flatten(1)
-    bits = in_training(story, "prior").bits(sequences)
-    assert bits.shape == (len(images), 64)
-    held_out = bits[torch.from_numpy(load_packed(next((story / "processed").glob("*"))).val_rows)].mean(1)
+    rows = torch.from_numpy(load_packed(next((story / "processed").glob("*"))).val_rows)
+    bits = in_training(story, "prior").bits_per_token(sequences, None)
+    assert bits.shape == (len(images),)
+    held_out = bits[rows]
     result = the_run(story, "prior").result()
     assert result["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
     assert result["best_bits_se"] == pytest.approx(float(held_out.std()) / len(held_out) ** 0.5, rel=1e-3)
-    masks = random_masks(len(images), 64, torch.Generator().manual_seed(0))
-    bits = in_training(story, "masked").bits(sequences, masks)
-    assert bool(((bits > 0) == masks).all())
+    training, generator = in_training(story, "masked"), torch.Generator().manual_seed(settings().seed)
+    orders = training.ways(len(rows), generator)
+    held_out = training.bits_per_token(sequences[rows], orders)
+    assert the_run(story, "masked").result()["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
+    assert the_run(story, "masked").result()["parent"] == the_run(story, "prior").name
 
 
 def test_masks_hide_from_one_to_all_in_equal_shares() -> None:
-    masks = random_masks(64, 64, torch.Generator().manual_seed(0))
+    masks = random_masks(64, 8, torch.Generator().manual_seed(0))
     assert sorted(masks.sum(1).tolist()) == list(range(1, 65))
-    many = torch.cat([random_masks(5, 64, torch.Generator().manual_seed(seed)) for seed in range(400)])
+    many = torch.cat([random_masks(5, 8, torch.Generator().manual_seed(seed)) for seed in range(400)])
     assert many.any(1).all() and abs(many.float().mean() - 65 / 128) < 0.01
     assert (many.float().mean(0) - 65 / 128).abs().max() < 0.05  # no position is favoured
+
+
+def test_orders_end_with_a_region_in_haltons_order() -> None:
+    """The whole grid, a rectangle or scattered cells; what is outside comes before, in any order."""
+    turn, generator = halton_order(8).argsort(), torch.Generator().manual_seed(0)
+    orders = random_orders(4000, 8, generator)
+    assert torch.equal(orders.sort(1).values, torch.arange(64).expand(4000, -1))
+    whole = (turn[orders].diff(dim=1) > 0).all(1)
+    assert abs(float(whole.float().mean()) - 0.5) < 0.04
+    rising = turn[orders].diff(dim=1).flip(1) > 0  # from the end
+    length = rising.int().cumprod(1).sum(1) + 1  # of the region, or of a few cells more
+    assert bool((length[~whole] < 64).all()) and 0.1 < float(length[~whole].float().mean() / 64) < 0.6
+    first = orders[~whole, 0]
+    assert float(torch.bincount(first, minlength=64).float().std() / (len(first) / 64)) < 0.35  # any of them
+
+
+def test_averaged_weights_validate_and_are_what_is_loaded() -> None:
+    training = PriorTraining(settings("prior.ema=0.75"), "prior")
+    expected: dict[str, torch.Tensor] = {}
+    for step in range(3):
+        for parameter in training.transformer.parameters():
+            torch.nn.init.constant_(parameter, float(step))
+        training.after_update(step != 1, {})  # a skipped step counts for nothing
+    expected = {name: torch.full_like(p, 0.5) for name, p in training.transformer.named_parameters()}  # (0·3 + 2) / 4
+    loaded = weights_of({"model": training.state_dict()}, "transformer")
+    codes = torch.zeros(2, 64, dtype=torch.long)
+    for name, value in expected.items():
+        torch.testing.assert_close(loaded[name], value)
+    assert not torch.equal(training.eval()(codes), training.train()(codes))
+    assert sum(p.numel() for p in training.parameters() if p.requires_grad) == sum(
+        p.numel() for p in training.transformer.parameters()
+    )

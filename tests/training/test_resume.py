@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from disturbances import (
     Crash,
     CrashAfterStep,
@@ -69,6 +70,21 @@ def test_resume_equals_the_uninterrupted_run(
     assert not run.done
     assert train(phase, settings()) == run
     assert_same_end(run, the_run(story, phase))
+
+
+def test_a_run_resumed_where_auto_means_another_precision_says_so(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh_copy(story, tmp_path / "data", monkeypatch, without="prior")
+    config = settings("train.precision=auto", *FROM_SCRATCH, "loss.gan_start=3")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    with pytest.raises(KeyboardInterrupt):
+        train("phase2", config, view(SignalDuringStep(6)))
+    assert "goes on in" not in capsys.readouterr().err
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    run = train("phase2", config)
+    assert f"{run.name} was begun in bf16-mixed and goes on in 32-true" in capsys.readouterr().out
+    assert run.result()["precision"] == "32-true"
 
 
 HALVES = (

@@ -39,7 +39,7 @@ def command(group: click.Group, reads_runs: bool = True) -> Callable[[Callable[.
             with one_line_errors(debug):
                 function(config=_config(profile, run, settings), **options)
 
-        made = group.command()(wrapped)
+        made = group.command(context_settings={"show_default": True})(wrapped)
         for add in (PROFILE, RUN, DEBUG, SETTINGS) if reads_runs else (PROFILE, DEBUG, SETTINGS):
             add(made)
         return made
@@ -49,7 +49,7 @@ def command(group: click.Group, reads_runs: bool = True) -> Callable[[Callable[.
 
 def phase_option(*phases: str) -> Callable[[Any], Any]:
     """`--phase`, one of these; also under its earlier name, `--stage`."""
-    return click.option("--phase", "--stage", "phase", type=click.Choice(phases), default="phase2", show_default=True)
+    return click.option("--phase", "--stage", "phase", type=click.Choice(phases), default="phase2")
 
 
 def _config(profile: str | None, run: str | None, settings: tuple[str, ...]) -> Config:
@@ -136,11 +136,20 @@ def square(config: Config, image: Path) -> Any:
         raise click.ClickException(f"{image}: {error}") from None
 
 
-def decode_in_parts(model: "VQVAE", codes: "Tensor") -> "Tensor":
-    """Images of many code grids, on the CPU; decoded 64 at a time, as GPU memory would not hold them all."""
-    import torch
+def save_each(images: "Tensor", codes: "Tensor", folder: Path) -> None:
+    """Write each image [b, 3, h, w] as a PNG with its codes [b, h, w] beside it, in place of earlier ones."""
+    import numpy as np
+    from PIL import Image
 
-    return torch.cat([model.decode(part).cpu() for part in codes.split(64)])
+    from vq_core.data.augment import to_pictures
+
+    folder.mkdir(exist_ok=True)
+    for earlier in [*folder.glob("[0-9]*.png"), *folder.glob("[0-9]*.npy")]:
+        earlier.unlink()
+    for number, (picture, grid) in enumerate(zip(to_pictures(images), codes.cpu().numpy(), strict=True), 1):
+        Image.fromarray(picture).save(folder / f"{number:03d}.png")
+        np.save(folder / f"{number:03d}.npy", grid.astype(np.uint16))
+    click.echo(f"{folder}")
 
 
 def save_grid(images: "Tensor", path: Path, columns: int) -> None:

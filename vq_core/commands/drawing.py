@@ -7,6 +7,7 @@ import click
 
 from vq_core.commands import common
 from vq_core.config import Config
+from vq_core.generation import PASSES, TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,21 +30,25 @@ def reconstruct(config: Config, image: Path, phase: Any) -> None:
 
 
 @common.command(group)
-@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=16)
 @click.option(
     "--way",
     type=click.Choice(["causal", "masked", "random"]),
     default="causal",
-    show_default=True,
-    help="causal: one code after another; masked: many at a time; random: from the codebook, without a prior.",
+    help="causal: in raster order; masked: in the order of edits; random: from the codebook, without a prior.",
 )
-@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--temperature", default=TEMPERATURE)
 @click.option("--top-k", type=int)
-@click.option("--top-p", type=float)
-@click.option("--passes", "--steps", "passes", default=16, show_default=True, help="Passes of the masked prior.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--top-p", default=TOP_P)
+@click.option("--passes", "--steps", "passes", default=PASSES, help="Of a bidirectional masked prior.")
+@click.option("--seed", default=0)
 def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
-    """Sample new avatars, show the training image nearest to each, and measure how novel they are."""
+    """Sample new avatars, show the training image nearest to each, and measure how novel they are.
+
+    Each avatar is also written as a PNG of its own, with its codes beside it.
+    """
+    import torch
+
     from vq_core.data.augment import to_pictures
     from vq_core.data.images import images_of
     from vq_core.errors import DataError
@@ -56,35 +61,33 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     model = common.vqvae_of(run, config)
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
-    elif way == "causal":
-        run = finished("prior", config)
-        codes = sample_codes(common.prior_of("prior", config), count, sampling)
     else:
-        run = finished("masked", config)
-        codes = fill_codes(common.prior_of("masked", config), count, sampling)
-    images, name = common.decode_in_parts(model, codes), f"samples-{way}-seed{sampling.seed}"
+        run = finished("prior" if way == "causal" else "masked", config)
+        prior = common.prior_of(run.phase, config)
+        codes = (sample_codes if prior.causal else fill_codes)(prior, count, sampling)
+    images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
+    name = f"samples-{way}-seed{sampling.seed}"
     try:
         packed = load_images(config)
         new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
         common.save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
-        click.echo(
-            f"  fraction nearer to a training image than a held-out one: {new.nearer:.2f} (0.50 for real images)"
-        )
+        nearer = "fraction nearer to a training image than a held-out one"
+        click.echo(f"  {nearer}: {new.nearer:.2f} (0.50 for real images)")
         click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
     except DataError as error:  # of a run that was named
         click.echo(f"  not compared with training images: {error}")
+    common.save_each(images, codes, run.folder / name)
     common.save_grid(images, run.folder / f"{name}.png", 8)
 
 
 @common.command(group)
 @click.argument("a", type=IMAGE)
 @click.argument("b", type=IMAGE)
-@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Number of images in the row.")
+@click.option("--steps", type=click.IntRange(min=2), default=8, help="Number of images in the row.")
 @click.option(
     "--method",
     type=click.Choice(["blend", "exchange", "likely"]),
     default="blend",
-    show_default=True,
     help="blend: mix the latents and quantise again; exchange: replace codes in a random order; likely: replace them "
     "in the order that the masked prior finds likely.",
 )
@@ -111,14 +114,20 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> No
 @click.option("--copy-from", type=IMAGE, help="Copy the region from this image.")
 @click.option("--code", type=int, help="Fill the region with this code.")
 @click.option("--replace", type=(int, int), metavar="OLD NEW", help="Replace one code with another wherever it occurs.")
-@click.option("--regenerate", is_flag=True, help="Let the masked prior redraw the region, given the rest.")
-@click.option("--complete", is_flag=True, help="Let it fill in the transparent part of the image.")
-@click.option("--vary", type=float, metavar="FRACTION", help="Let it redraw this fraction of all codes; 0 to 1.")
-@click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Proposals from the prior.")
-@click.option("--temperature", default=1.0, show_default=True)
-@click.option("--top-p", type=float)
-@click.option("--seed", default=0, show_default=True)
-def edit(config: Config, image: Path, complete: bool, count: int, **options: Any) -> None:
+@click.option("--regenerate", is_flag=True, help="Let a prior redraw the region, given the rest.")
+@click.option("--complete", is_flag=True, help="Let a prior fill in the transparent part of the image.")
+@click.option("--vary", type=float, metavar="FRACTION", help="Let a prior redraw this fraction of all codes; 0 to 1.")
+@click.option("--count", type=click.IntRange(min=1), default=4, help="Proposals from the prior.")
+@click.option(
+    "--way",
+    type=click.Choice(["auto", "causal", "masked"]),
+    default="auto",
+    help="The prior that draws. auto: causal if nothing known comes after the region in raster order, else masked.",
+)
+@click.option("--temperature", default=TEMPERATURE)
+@click.option("--top-p", default=TOP_P)
+@click.option("--seed", default=0)
+def edit(config: Config, image: Path, complete: bool, count: int, way: str, **options: Any) -> None:
     """Edit an image by its codes, and show it with its reconstruction and the edited versions.
 
     Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
@@ -142,7 +151,6 @@ def edit(config: Config, image: Path, complete: bool, count: int, **options: Any
     model, x, folder = common.open_images(config, [image, *([donor] if donor else [])], "phase2")
     codes = model.encode(x)
     before, drawn = codes[:1], name in ("regenerate", "complete", "vary")
-    masked = common.prior_of("masked", config) if drawn else None
     if complete:
         missing = load_transparency(image, config.data)
         if not missing.any():
@@ -150,7 +158,11 @@ def edit(config: Config, image: Path, complete: bool, count: int, **options: Any
         given, change = editing.completion(model, x, torch.from_numpy(missing))
     else:
         given, change = before, _edit(name, options[name], region, codes, config)
-    after = change.apply(given, masked, count, sampling)
+    way = change.way if way == "auto" else way
+    prior = common.prior_of("prior" if way == "causal" else "masked", config) if drawn else None
+    if drawn:
+        click.echo(f"drawn by the {way} prior")
+    after = change.apply(given, prior, count, sampling)
     # The pixels around a hole in a torn image are not worth keeping.
     images = model.decode(after) if complete else editing.decode_edited(model, before, after)
     pictures = torch.cat([x, model.decode(before), images])

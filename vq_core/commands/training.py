@@ -58,16 +58,24 @@ def train(config: Config, phase: Any, resume: bool) -> None:
 @click.option(
     "--fid",
     is_flag=True,
-    help="Also KID and, with at least 1,026 held-out images, FID: floor, reconstructions, samples (top-p 0.9).",
+    help="Also KID, precision, recall and, from 513 images on, FID: of one half of the held-out images, of its "
+    "reconstructions, and of as many samples of each prior, against the other half; and copies among the samples.",
 )
-@click.option("--frechet", is_flag=True, help="The same two distances in SqueezeNet's features (a small download).")
-def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -> None:
-    """Evaluate an autoencoder on all held-out images; with --fid, samples from the causal prior too."""
-    from vq_core.evaluation.distances import FEW, FID_WANTS, InceptionFeatures, SqueezeFeatures
-    from vq_core.evaluation.report import distance_metrics, reconstruction_metrics
+@click.option("--frechet", is_flag=True, help="The same in SqueezeNet's features (a small download).")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Compare with all images of this folder instead: all held-out images, reconstructions, as many samples.",
+)
+def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Path | None) -> None:
+    """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
+    from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
+    from vq_core.evaluation.report import compare_sets, reconstruction_metrics
     from vq_core.models.perceptual import PerceptualLoss
-    from vq_core.runs.finding import finished, load_images, run_for
+    from vq_core.runs.finding import finished, load_images
 
+    if against and not (fid or frechet):
+        raise click.UsageError("--against says what to compare with; say in which features: --frechet or --fid")
     run, packed = finished(phase, config), load_images(config)
     nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
     model = common.vqvae_of(run, config)
@@ -76,32 +84,27 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool) -
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
     run.update_result(metrics)
     common.echo(metrics, ".4f")
-    if not nets:
-        return
-    half = len(packed.val_rows) // 2
-    with_samples = phase == "phase2" and half and run_for("prior", config).done
-    samples = _samples(model, config, half) if with_samples else None
-    distances = distance_metrics(model, packed, nets, config.seed, samples)
-    run.update_result(distances)
-    common.echo(distances, ".4f")
-    if half < FEW:
-        click.echo(f"  no Fréchet distance: it needs {FEW} images in each half of the held-out images, found {half}")
-    elif fid and half < FID_WANTS:
-        click.echo(
-            f"  FID on {half} images, fewer than {FID_WANTS}, is biased upwards: compare it only with "
-            "its floor and at equal numbers of images; KID is unbiased"
-        )
+    if nets:
+        count = len(packed.val_rows) // (1 if against else 2)
+        samples = _samples(config, count) if phase == "phase2" and count else {}
+        click.echo("\n".join(f"  {line}" for line in compare_sets(run, config, samples, nets, against)))
 
 
-def _samples(model: Any, config: Config, count: int) -> Any:
-    """Images sampled from the causal prior, 256 at a time: in `full` the cache takes 8 MB per image."""
+def _samples(config: Config, count: int) -> dict[str, Any]:
+    """Codes drawn from each finished prior, 256 grids at a time: in `full` the cache takes 8 MB per grid."""
     import torch
 
-    from vq_core.generation.sampling import Sampling, sample_codes
+    from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
+    from vq_core.runs.finding import run_for
 
-    prior, sizes = common.prior_of("prior", config), [min(256, count - start) for start in range(0, count, 256)]
-    parts = [sample_codes(prior, n, Sampling(top_p=0.9, seed=config.seed + i)) for i, n in enumerate(sizes)]
-    return common.decode_in_parts(model, torch.cat(parts))
+    samples, sizes = {}, [min(256, count - start) for start in range(0, count, 256)]
+    ways: list[tuple[str, Any, Any]] = [("causal", "prior", sample_codes), ("masked", "masked", fill_codes)]
+    for name, phase, draw in ways:
+        if run_for(phase, config).done:
+            prior = common.prior_of(phase, config)
+            parts = [draw(prior, n, Sampling(seed=config.seed + i)) for i, n in enumerate(sizes)]
+            samples[name] = torch.cat(parts)
+    return samples
 
 
 @common.command(group, reads_runs=False)

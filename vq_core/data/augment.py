@@ -5,6 +5,7 @@ Flip and colour jitter only: faces are upright, so nothing is rotated or warped.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
@@ -40,6 +41,16 @@ def augment(
     x = (factors[1] * x + (1 - factors[1]) * rgb_to_grayscale(x).mean((1, 2, 3), keepdim=True)).clamp(0, 1)
     x = (factors[2] * x + (1 - factors[2]) * rgb_to_grayscale(x)).clamp(0, 1)
     return x * 2 - 1
+
+
+def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """A random square of 84 % to 100 % of each image's side, resized to the whole (bicubic)."""
+    draw = torch.rand(3, len(x), generator=generator)
+    side, zero = 1 - 0.16 * draw[0], torch.zeros(len(x))
+    right, down = (1 - side) * (2 * draw[1:] - 1)  # of its centre, in [−1, 1]
+    affine = torch.stack([side, zero, right, zero, side, down], dim=1).view(-1, 2, 3).to(x.device)
+    where = F.affine_grid(affine, list(x.shape), align_corners=False)
+    return F.grid_sample(x, where, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
 
 
 def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:

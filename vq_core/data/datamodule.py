@@ -22,11 +22,11 @@ class RowsDataModule(L.LightningDataModule):
 
     Batch order and augmentation depend on the position alone, which is read again for every stretch and every batch.
     Each of Lightning's "epochs" is a stretch: the steps up to the next validation. With several processes, each takes
-    its part of every batch. `key` is the name of the batch-size setting, for the error message.
-
-    Raises:
-        DataError: the split does not fill a training batch, or leaves a process nothing to validate.
+    its part of every batch. Raises `DataError`, which names the batch-size setting `key`, if the split does not fill a
+    training batch, and if it leaves a process nothing to validate.
     """
+
+    trainer: L.Trainer
 
     def __init__(
         self, config: Config, position: Position, key: str, batch_size: int, train_rows: Tensor, val_rows: Tensor
@@ -55,14 +55,7 @@ class RowsDataModule(L.LightningDataModule):
     @property
     def shard(self) -> tuple[int, int]:
         """(Rank of this process, number of processes that share each batch)."""
-        assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
-
-    @property
-    def in_training(self) -> bool:
-        """Whether the current batch is for training rather than validation."""
-        assert self.trainer is not None
-        return self.trainer.training
 
 
 class AnimeDataModule(RowsDataModule):
@@ -79,7 +72,7 @@ class AnimeDataModule(RowsDataModule):
         self._pixels: Tensor | np.ndarray = packed.images
 
     def setup(self, stage: str) -> None:
-        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        device = self.trainer.strategy.root_device
         if device.type == "cuda" and self.packed.images.nbytes < 0.25 * torch.cuda.mem_get_info(device)[1]:
             self._pixels = torch.from_numpy(np.array(self.packed.images)).to(device)
 
@@ -87,35 +80,33 @@ class AnimeDataModule(RowsDataModule):
         self._pixels = self.packed.images
 
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Images:
-        x = to_float(self._look_up(batch))
-        if not self.in_training:
+        if isinstance(self._pixels, Tensor):
+            x = to_float(self._pixels[batch])
+        else:
+            x = to_float(torch.from_numpy(self._pixels[batch.cpu().numpy()]).to(batch.device))
+        if not self.trainer.training:
             return x
         return augment(x, self.config.data, self.position.generator(Purpose.AUGMENT), self.shard)
-
-    def _look_up(self, rows: Int64[Tensor, "b"]) -> Tensor:
-        if isinstance(self._pixels, Tensor):
-            return self._pixels[rows]
-        return torch.from_numpy(self._pixels[rows.cpu().numpy()]).to(rows.device)
 
 
 class CodesDataModule(RowsDataModule):
     """Training and validation batches of code sequences [b, n], from codes extracted once.
 
-    Codes are those of every image and of its mirror image, [2, N, h, w]: training takes the latter with probability
-    `data.flip`, validation never.
+    Codes are those of `prior.views` versions of every image, [views, N, h, w]. Training takes the second of two, the
+    mirror image, with probability `data.flip`, and any of more with equal probability; validation takes the first.
     """
 
     def __init__(
-        self, config: Config, codes: Int[Tensor, "2 count h w"], packed: PackedImages, position: Position
+        self, config: Config, codes: Int[Tensor, "views count h w"], packed: PackedImages, position: Position
     ) -> None:
         train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows)
         super().__init__(config, position, "prior.batch_size", config.prior.batch_size, train, val)
         self.codes = codes.flatten(2)
 
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Sequences:
-        flipped = torch.zeros(len(batch), dtype=torch.long)
-        if self.in_training:
+        view, views = torch.zeros(len(batch), dtype=torch.long), len(self.codes)
+        if self.trainer.training:
             rank, world = self.shard
             draw = torch.rand(len(batch) * world, generator=self.position.generator(Purpose.AUGMENT))[rank::world]
-            flipped = (draw < self.config.data.flip).long()
-        return self.codes[flipped, batch.cpu()].long().to(batch.device)
+            view = (draw < self.config.data.flip).long() if views == 2 else (draw * views).long()
+        return self.codes[view, batch.cpu()].long().to(batch.device)

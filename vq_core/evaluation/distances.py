@@ -1,7 +1,7 @@
-"""Distances between two sets of images: Fréchet and kernel distance in the features of a pretrained network.
+"""Two sets of images compared in the features of a pretrained network: distances, precision and recall.
 
-In Inception's features they are FID and KID. In those of SqueezeNet, a small download, they have another scale and are
-never given these names.
+In Inception's features the Fréchet and kernel distances are FID and KID. In those of SqueezeNet, a small download, they
+have another scale and are never given these names.
 """
 
 import warnings
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -20,7 +21,8 @@ from vq_core.models.perceptual import PerceptualLoss, needing_weights
 Images = Float[Tensor, "_ 3 h w"]
 Features = Float[Tensor, "_ d"]
 FEW = 513  # images per set: with fewer, the covariances of SqueezeNet's 512 features are singular
-FEWEST = 4  # images per set for the kernel distance: with fewer, half a set is a single image
+FEWEST = 4  # images per set: with fewer, half a set is a single image, and no image has a third neighbour in its set
+STEADY = 100  # images per set from which precision and recall tell much: at 100, their standard error is up to 0.05
 FID_WANTS = 2048  # the number of Inception's features: with fewer images FID is strongly biased upwards
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -69,15 +71,12 @@ def features_of(images: Iterable[Images], net: nn.Module, device: torch.device |
     return torch.cat([net(batch.to(device).float().clamp(-1, 1)).cpu() for batch in images])
 
 
-class _AsGiven(nn.Module):
+class _AsGiven(nn.Identity):
     """Takes the place of a network, as torchmetrics is given features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Features) -> Features:
-        return features
 
 
 def frechet_distance(real: Features, other: Features) -> float:
@@ -87,9 +86,8 @@ def frechet_distance(real: Features, other: Features) -> float:
     between two halves of the real images. Raises `ArgumentError` for fewer than 513 images in a set.
     """
     if min(len(real), len(other)) < FEW:
-        raise ArgumentError(
-            f"the Fréchet distance needs at least {FEW} images in each set, got {len(real)}, {len(other)}"
-        )
+        got = f"got {len(real)}, {len(other)}"
+        raise ArgumentError(f"the Fréchet distance needs at least {FEW} images in each set, {got}")
     metric = FrechetInceptionDistance(feature=_AsGiven(real.shape[1]))
     metric.update(real, real=True)
     metric.update(other, real=False)
@@ -106,9 +104,8 @@ def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[flo
     `ArgumentError` for fewer than 4 images in a set.
     """
     if min(len(real), len(other)) < FEWEST:
-        raise ArgumentError(
-            f"the kernel distance needs at least {FEWEST} images in each set, got {len(real)}, {len(other)}"
-        )
+        got = f"got {len(real)}, {len(other)}"
+        raise ArgumentError(f"the kernel distance needs at least {FEWEST} images in each set, {got}")
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # about keeping all features, which are few
         torch.manual_seed(seed)
@@ -118,3 +115,18 @@ def kernel_distance(real: Features, other: Features, seed: int = 0) -> tuple[flo
         metric.update(other, real=False)
         mean, spread = metric.compute()
     return float(mean), float(spread)
+
+
+def precision_recall(real: Features, other: Features) -> tuple[float, float]:
+    """How many of the other images look real, and how much of what is real they cover: precision and recall in [0, 1].
+
+    Kynkäänniemi et al., arXiv:1904.06991, section 2: the fractions of each set inside the other one, which is taken as
+    a union of balls, around each image as far as its third nearest neighbour in its set. Both depend on the number of
+    images, so only the first n of each set count, n being the size of the smaller one. Raises `ArgumentError` for fewer
+    than 4 images in a set.
+    """
+    size = min(len(real), len(other))
+    if size < FEWEST:
+        raise ArgumentError(f"precision and recall need at least {FEWEST} images in each set, got {size}")
+    found = prc_features_to_metric(other[:size].double(), real[:size].double(), prc_neighborhood=3, verbose=False)
+    return found["precision"], found["recall"]

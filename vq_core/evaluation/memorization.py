@@ -1,14 +1,15 @@
-"""Novelty: how near generated images are to training images, compared with unseen real ones."""
+"""Copies: how near generated images are to training images, in pixels and in codes, compared with unseen real ones."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from sklearn.neighbors import NearestNeighbors
 
 from vq_core.data.packed import PackedImages
 
 Pictures = UInt8[np.ndarray, "_ h w 3"]
+Codes = Integer[np.ndarray, "_ h w"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,33 @@ class Novelty:
         """Fraction of samples nearer to a training image than 99 % of held-out images are; 0.01 for real images."""
         return float((self.samples < np.quantile(self.held_out, 0.01)).mean())
 
+    @property
+    def held_out_copies(self) -> float:
+        """The same of held-out images: about 0.01, but less if many are equally near."""
+        return float((self.held_out < np.quantile(self.held_out, 0.01)).mean())
+
 
 def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) -> Novelty:
-    """Compare generated pictures with training images.
+    """Compare pictures decoded from a prior's codes with training images.
 
-    Args:
-        samples: decoded from a prior's codes.
-        packed: contains the training images.
-        reconstructed: held-out images passed through the same decoder; the images themselves are sharper than any
-            sample and therefore further away.
+    `reconstructed` are held-out images passed through the same decoder: the images themselves are sharper than any
+    sample and therefore further away.
     """
     distance, rows = nearest_training(np.concatenate([samples, reconstructed]), packed)
     count = len(samples)
     return Novelty(distance[:count], distance[count:], rows[:count])
+
+
+def code_novelty(samples: Codes, train: Integer[np.ndarray, "v n h w"], held_out: Codes) -> Novelty:
+    """The same by codes: a distance is the smallest share of codes that differ, by place, from a training image's.
+
+    `train` are the codes of the training images as they are and mirrored. Unlike thumbnails, this notices a picture of
+    which a large part is copied while the rest is new.
+    """
+    flat = train.reshape(len(train) * train.shape[1], -1)
+    both = [(flat != grid.ravel()).mean(axis=1) for grid in np.concatenate([samples, held_out]).astype(train.dtype)]
+    nearest, rows = np.array([d.min() for d in both]), np.array([d.argmin() % train.shape[1] for d in both])
+    return Novelty(nearest[: len(samples)], nearest[len(samples) :], rows[: len(samples)])
 
 
 def nearest_training(images: Pictures, packed: PackedImages) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:

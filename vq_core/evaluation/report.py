@@ -1,26 +1,38 @@
-"""Metrics of an autoencoder on held-out images, and of count models on held-out codes."""
+"""Metrics of an autoencoder on held-out images, of samples, and of count models on held-out codes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from vq_core.config import Config, pick_device
+from vq_core.data.augment import to_float
+from vq_core.data.decode import load_picture
 from vq_core.data.images import images_of
+from vq_core.data.ingest import raw_files
 from vq_core.data.packed import PackedImages
-from vq_core.errors import ArgumentError
+from vq_core.errors import ArgumentError, DataError, UnusableImage
+from vq_core.evaluation import distances
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
-from vq_core.evaluation.distances import FEW, FEWEST, PretrainedFeatures, features_of, frechet_distance, kernel_distance
+from vq_core.evaluation.distances import PretrainedFeatures
+from vq_core.evaluation.memorization import code_novelty
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.perceptual import PerceptualLoss
 from vq_core.models.quantizer_ema import perplexity
+from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import load_images
 from vq_core.runs.folders import Run
 from vq_core.runs.loading import load_vqvae
+
+Pictures = UInt8[np.ndarray, "_ size size 3"]
+Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
 
 
 def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
@@ -77,40 +89,111 @@ def reconstruct_held_out(model: VQVAE, packed: PackedImages, count: int = 2000) 
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
 
 
-def distance_metrics(
-    model: VQVAE,
-    packed: PackedImages,
-    nets: Iterable[PretrainedFeatures],
-    seed: int,
-    samples: Float[Tensor, "n 3 h w"] | None = None,
-) -> dict[str, float]:
-    """Fréchet and kernel distances to the first half of the held-out images, between equal numbers of images.
-
-    `floor` is the distance of the second half itself, `reconstructions` that of the second half passed through the
-    model, and `samples` that of as many generated images, if enough are given. With Inception's features the metrics
-    are named `fid_…` and `kid_…`, with SqueezeNet's `frechet_…` and `kernel_…`; kernel distances come with their spread
-    over subsets (`…_std`). If a half has fewer than 513 images, the Fréchet distances are left out.
-
-    Raises:
-        ArgumentError: fewer than 4 images in a half.
-    """
+def held_out_halves(packed: PackedImages) -> tuple[Pictures, Pictures]:
+    """The first and the second half of the held-out images. Raises `ArgumentError` if a half has fewer than 4."""
     half = len(packed.val_rows) // 2
-    if half < FEWEST:
+    if half < distances.FEWEST:
         raise ArgumentError(f"{len(packed.val_rows)} held-out images are too few for distances between their halves")
-    first, second = (images_of(packed, rows) for rows in (packed.val_rows[:half], packed.val_rows[half : 2 * half]))
-    sets = {"floor": second, "reconstructions": reconstruct_held_out(model, packed, 2 * half)[half:]}
-    if samples is not None and len(samples) >= half:
-        sets["samples"] = samples[:half]
-    metrics = {"distance_images": float(half)}
+    return packed.images[packed.val_rows[:half]], packed.images[packed.val_rows[half : 2 * half]]
+
+
+def images_in(folder: Path, config: Config) -> tuple[Pictures, int]:
+    """All usable images of a folder and its subfolders, read like one's own, and the number of unusable files.
+
+    Raises `DataError` for fewer than 4 images. Their order is random: as precision and recall take the first ones, in
+    order of name all of these might be of the first subfolder.
+    """
+    files, pictures = sorted(raw_files(folder)), []
+    np.random.default_rng(config.seed).shuffle(files)
+    for file in tqdm(files, desc="reading images", unit="image", leave=False):
+        with suppress(UnusableImage):
+            pictures.append(load_picture(file, config.data).pixels)
+    if len(pictures) < distances.FEWEST:
+        raise DataError(f"{folder}: {len(pictures)} of {len(files)} files are usable images; at least 4 are needed")
+    return np.stack(pictures), len(files) - len(pictures)
+
+
+def distance_metrics(
+    model: VQVAE, reference: Pictures, real: Pictures, samples: Drawn, nets: Sequence[PretrainedFeatures], seed: int
+) -> dict[str, float]:
+    """Compare a reference with other real images (`floor`), their `reconstructions`, and sets of samples, decoded.
+
+    Of each set as many images count as the smallest has (`distance_images`). In SqueezeNet's features the metrics of a
+    SET are `frechet_SET` (with at least 513 images) and, for samples, `frechet_SET_ratio` (to the reconstructions'),
+    `kernel_SET`, `kernel_SET_std` (spread over subsets), `frechet_precision_SET`, `frechet_recall_SET`; in Inception's
+    `fid_…`, `kid_…`. Raises `ArgumentError` for fewer than 4 images in a set.
+    """
+    count, device = min([len(real), *map(len, samples.values())]), model.device
+    known, given = (torch.from_numpy(pictures).split(64) for pictures in (reference, real[:count]))
+    metrics = {"distance_images": float(count)}
     for net in nets:
-        real = features_of(first.split(64), net, model.device)
+        there = distances.features_of(map(to_float, known), net, device)
+        sets: dict[str, Iterable[Tensor]] = {"floor": map(to_float, given)}
+        sets["reconstructions"] = (model(to_float(x.to(device))) for x in given)
+        sets |= {name: map(model.decode, codes[:count].to(device).split(64)) for name, codes in samples.items()}
         for name, images in sets.items():
-            other = features_of(images.split(64), net, model.device)
-            if half >= FEW:
-                metrics[f"{net.frechet}_{name}"] = frechet_distance(real, other)
-            kernel, spread = kernel_distance(real, other, seed)
-            metrics |= {f"{net.kernel}_{name}": kernel, f"{net.kernel}_{name}_std": spread}
+            here = distances.features_of(images, net, device)
+            frechet, kernel = f"{net.frechet}_{name}", f"{net.kernel}_{name}"
+            if min(len(there), count) >= distances.FEW:
+                metrics[frechet] = distances.frechet_distance(there, here)
+                if name in samples:
+                    metrics[f"{frechet}_ratio"] = metrics[frechet] / metrics[f"{net.frechet}_reconstructions"]
+            metrics[kernel], metrics[f"{kernel}_std"] = distances.kernel_distance(there, here, seed)
+            precision, recall = distances.precision_recall(there, here)
+            metrics |= {f"{net.frechet}_precision_{name}": precision, f"{net.frechet}_recall_{name}": recall}
     return metrics
+
+
+def compare_sets(
+    run: Run, config: Config, samples: Drawn, nets: Sequence[PretrainedFeatures], folder: Path | None = None
+) -> list[str]:
+    """Compare an autoencoder's reconstructions, and samples of its priors, with real images; store all in its result.
+
+    With the images of a folder or, without one, with half of the held-out images, the other half being reconstructed.
+    Without networks only copies are counted. Returns a line for each set, and for each figure that means little. Raises
+    `ArgumentError` or `DataError` for fewer than 4 images in a set.
+    """
+    model, packed = load_vqvae(run).to(pick_device(config)), load_images(config)
+    if folder is None:
+        (reference, real), against, where = held_out_halves(packed), None, "others held out"
+    else:
+        (reference, left_out), real = images_in(folder, config), packed.images[packed.val_rows]
+        against, where = folder.resolve().name, f"of {folder}; {left_out} unusable files left out"
+    metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed)
+    for name, drawn in samples.items():
+        codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
+        found = code_novelty(drawn.cpu().numpy(), codes[:, packed.train_rows], codes[0, packed.val_rows])
+        metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
+    stored, few = run.result(), min(len(reference), int(metrics["distance_images"]))
+    if stored.get("against") != against:  # distances to other images are not comparable with these
+        old = [key for key in stored if key.startswith(("fid_", "kid_", "frechet_", "kernel_"))]
+        run.update_result(dict.fromkeys(old) | {"against": against})
+    run.update_result(metrics)
+    lines = [f"{int(metrics['distance_images'])} images in each set, compared with {len(reference)} {where}"]
+    for name in ("floor", "reconstructions", *samples):
+        if told := ", ".join(_told(name, metrics, nets)):
+            lines.append(f"{name}: {told}")
+    if nets and few < distances.FEW:
+        lines.append(f"no Fréchet distance, only the kernel distance: {few} images, and it needs {distances.FEW}")
+    elif few < distances.FID_WANTS and "fid_floor" in metrics:
+        lines.append(f"FID on {few} images, fewer than {distances.FID_WANTS}, is biased upwards; KID is unbiased")
+    if nets and few < distances.STEADY:
+        lines.append(f"precision and recall on {few} images, fewer than {distances.STEADY}, are mostly chance")
+    return lines
+
+
+def _told(name: str, metrics: dict[str, Any], nets: Sequence[PretrainedFeatures]) -> Iterator[str]:
+    """The metrics of one set, in words."""
+    for net in nets:
+        frechet, kernel = f"{net.frechet}_{name}", f"{net.kernel}_{name}"
+        if frechet in metrics:
+            ratio = f" ({metrics[f'{frechet}_ratio']:.2f}× reconstructions)" if f"{frechet}_ratio" in metrics else ""
+            yield f"{net.frechet} {metrics[frechet]:,.1f}{ratio}"
+        yield f"{net.kernel} {metrics[kernel]:.3g} ± {metrics[f'{kernel}_std']:.2g}"
+        yield from (f"{kind} {metrics[f'{net.frechet}_{kind}_{name}']:.2f}" for kind in ("precision", "recall"))
+    if f"copies_{name}" in metrics:
+        copied, usual = (100 * metrics[f"copies_{key}"] for key in (name, "held_out"))
+        yield f"copies {copied:.1f} % (held-out images {usual:.1f} %)"
 
 
 def bits_metrics(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:

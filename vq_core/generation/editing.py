@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vq_core.errors import ArgumentError
-from vq_core.generation.sampling import Sampling, fill_codes
+from vq_core.generation.sampling import Sampling, Way, fill_codes, sample_codes
 from vq_core.models import VQVAE, CodeTransformer
 
 Codes = Int64[Tensor, "b h w"]
@@ -21,8 +21,7 @@ OneGrid = Int64[Tensor, "1 h w"]
 def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
     """A rectangle of the code grid, from (first, last) rows and columns, `last` excluded.
 
-    Raises:
-        ArgumentError: the rectangle is empty or not inside the grid.
+    Raises `ArgumentError` if it is empty or not inside the grid.
     """
     for name, (first, last) in (("rows", rows), ("columns", columns)):
         if not 0 <= first < last <= grid:
@@ -44,24 +43,16 @@ def cells_of(pixels: Bool[Tensor, "height width"], grid: int) -> Mask:
 class Edit:
     """A region of an avatar's codes and one change to it: give exactly one of the other arguments.
 
-    Args:
-        region: cells of the grid [h, w]; all of them by default.
-        copy_from: codes of another avatar [1, h, w], to copy the region from.
-        code: fill the region with this code.
-        replace: (old code, new code), replaced wherever the old one occurs; takes no region.
-        regenerate: let the masked prior redraw the region, given the rest.
-        vary: let the masked prior redraw this fraction of all codes, in (0, 1], at scattered positions: a little
-            changes details, 1 leaves nothing of the avatar; takes no region.
-
-    Raises:
-        ArgumentError: none or several of them are given, or one is outside its range.
+    Raises `ArgumentError` if none or several of them are given, or one is outside its range.
     """
 
-    region: Mask | None = None
-    copy_from: OneGrid | None = None
-    code: int | None = None
-    replace: tuple[int, int] | None = None
-    regenerate: bool = False
+    region: Mask | None = None  # cells of the grid [h, w]; all of them by default
+    copy_from: OneGrid | None = None  # codes of another avatar [1, h, w], to copy the region from
+    code: int | None = None  # fill the region with this code
+    replace: tuple[int, int] | None = None  # (old code, new code), wherever the old one occurs; takes no region
+    regenerate: bool = False  # let a prior redraw the region, given the rest
+    # Let a prior redraw this fraction of all codes, in (0, 1], at scattered positions: a little changes details, 1
+    # leaves nothing of the avatar; takes no region.
     vary: float | None = None
 
     def __post_init__(self) -> None:
@@ -74,18 +65,26 @@ class Edit:
         if self.vary is not None and not 0 < self.vary <= 1:
             raise ArgumentError(f"vary must be in (0, 1], got {self.vary}")
 
+    @property
+    def way(self) -> Way:
+        """The prior that redraws best: the causal one, if what it does not see, the codes after the region, is empty.
+
+        That is, if all cells of the region come after all others in raster order; else the masked one.
+        """
+        region = torch.ones(1, dtype=torch.bool) if self.region is None else self.region.flatten()
+        return "causal" if self.vary is None and bool((region[1:] >= region[:-1]).all()) else "masked"
+
     def apply(
         self,
         codes: OneGrid,
-        masked: CodeTransformer | None = None,
+        prior: CodeTransformer | None = None,
         count: int = 1,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         progress: bool = True,
     ) -> Codes:
-        """The edited codes: [1, h, w], or [count, h, w] proposals if the masked prior draws them.
+        """The edited codes: [1, h, w], or [count, h, w] proposals if a prior, preferably that of `way`, draws them.
 
-        Raises:
-            ArgumentError: the masked prior is needed but not given.
+        Raises `ArgumentError` if a prior is needed but not given, or the causal one is given for `vary`.
         """
         region = torch.ones(codes.shape[1:], dtype=torch.bool) if self.region is None else self.region
         region = region.to(codes.device)
@@ -95,14 +94,15 @@ class Edit:
             return codes.masked_fill(region, self.code)
         if self.replace is not None:
             return codes.masked_fill(codes == self.replace[0], self.replace[1])
-        if masked is None:
-            raise ArgumentError("this edit needs the masked prior")
+        if prior is None:
+            raise ArgumentError(f"this edit needs a prior, preferably the {self.way} one")
         keep = ~region
         if self.vary is not None:
             n = codes[0].numel()
             order = torch.rand(count, n, generator=torch.Generator().manual_seed(sampling.seed)).argsort(1).argsort(1)
             keep = (order >= max(1, round(self.vary * n))).view(count, *codes.shape[1:])
-        return fill_codes(masked, count, sampling, start=codes, keep=keep, progress=progress)
+        draw = sample_codes if prior.causal else fill_codes
+        return draw(prior, count, sampling, start=codes, keep=keep, progress=progress)
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def exchange_likely(prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int) 
     differ = int((start != end).sum())
     for step in range(1, steps):
         hidden = scattered == torch.arange(groups, device=device)[:, None]
-        logits = prior(now.expand(groups, -1).masked_fill(hidden, prior.unknown)).float()
+        logits = prior.given_rest(now.expand(groups, -1), hidden).float()
         own = logits[scattered, torch.arange(n, device=device)].log_softmax(-1)
         gain = own.gather(1, end[:, None]) - own.gather(1, start[:, None])
         waiting = (now == start) & (start != end)

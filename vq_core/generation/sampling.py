@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -9,41 +10,30 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vq_core.errors import ArgumentError
-from vq_core.models import CodeTransformer
+from vq_core.generation import PASSES, TEMPERATURE, TOP_P
+from vq_core.models import AnyOrderTransformer, CodeTransformer
+from vq_core.models.transformer import halton_order
 
 Codes = Int64[Tensor, "b h w"]
-# Randomness, besides confidence, in which codes stay in a pass of `fill_codes`: the initial scale of Gumbel noise that
-# shrinks to 0. Without it grids become smooth and alike.
-RISK = 1.0
+Way = Literal["causal", "masked"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How codes are drawn from a prior.
+    """How codes are drawn from a prior. Raises `ArgumentError` for a value outside its range."""
 
-    Args:
-        temperature: below 1 safer and more alike, above 1 wilder; greater than 0.
-        top_k: draw only from the k likeliest codes; in [1, num_codes].
-        top_p: draw only from the likeliest codes that together have this probability; in (0, 1].
-        passes: number of passes of the masked prior; more is slower and, up to a point, better.
-        seed: determines all random numbers.
-
-    Raises:
-        ArgumentError: one of them is outside its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    passes: int = 16
-    seed: int = 0
+    temperature: float = TEMPERATURE  # above 0; below 1 safer and more alike, above 1 wilder
+    top_k: int | None = None  # draw only from the k likeliest codes; in [1, num_codes]
+    top_p: float = TOP_P  # only from the likeliest codes that together have this probability; in (0, 1], 1: from all
+    passes: int = PASSES  # of a bidirectional masked prior, at least 1; more is slower and, up to a point, better
+    seed: int = 0  # determines all random numbers
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ArgumentError(f"temperature must be greater than 0, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ArgumentError(f"top_k must be at least 1, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.passes < 1:
             raise ArgumentError(f"passes must be at least 1, got {self.passes}")
@@ -61,17 +51,13 @@ def sample_codes(
     sampling: Sampling = Sampling(),
     *,
     start: Int64[Tensor, "s _ _"] | None = None,
-    keep: Bool[Tensor, "_ _"] | None = None,
+    keep: Bool[Tensor, "*_ _ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
     """Draw `count` grids of codes from the causal prior, position by position in raster order, with a key-value cache.
 
-    Args:
-        start: given codes, [count, h, w] or [1, h, w]; requires `keep`.
-        keep: where the given codes stay; each other code is drawn given all codes before it.
-
-    Raises:
-        ArgumentError: an argument is outside its range; names it.
+    Of `start`, codes [count, h, w] or [1, h, w], those where `keep` [h, w] is true stay; each other code is drawn given
+    all codes before it. Raises an `ArgumentError` that names the argument outside its range.
     """
     if not prior.causal:
         raise ArgumentError("prior must be the causal one; fill_codes draws from the masked one")
@@ -102,46 +88,44 @@ def fill_codes(
     keep: Bool[Tensor, "*_ _ _"] | None = None,
     progress: bool = True,
 ) -> Codes:
-    """Draw the unknown codes of `count` grids from the masked prior, many at once, given the known ones on all sides.
+    """Draw the unknown codes of `count` grids from the masked prior, given the known ones on all sides.
 
-    Each pass draws all unknown codes and keeps those it is most confident of; how many follows a cosine, few at first
-    (Chang et al., "MaskGIT", arXiv:2202.04200, section 3.2).
+    They are drawn in Halton's order, in which each lies far from those before it: first the outlines everywhere, then
+    what is between them. From a prior that learned any order they are drawn one by one; from a bidirectional one, in
+    passes of several, which hardly depend on each other.
 
-    Args:
-        start: given codes, [count, h, w] or [1, h, w]; requires `keep`.
-        keep: where the given codes stay, [h, w], or [count, h, w] for a mask per grid; if omitted, all are drawn.
-
-    Raises:
-        ArgumentError: an argument is outside its range; names it.
+    Known are the codes `start`, [count, h, w] or [1, h, w], where `keep` is true, [h, w] or, for a mask per grid,
+    [count, h, w]; by default none. Raises an `ArgumentError` that names the argument outside its range.
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")
     known, codes = _given(prior, count, sampling, start, keep)
-    codes = codes.masked_fill(~known, prior.unknown)
     generator = torch.Generator(device=codes.device).manual_seed(sampling.seed)
-    training, unknown, passes = prior.training, (~known).sum(1), sampling.passes
+    training, turn = prior.training, halton_order(prior.grid).argsort().to(codes.device)
+    order = torch.where(known, turn - len(turn), turn).argsort(1)  # first what is known, then the others by their turn
     prior.eval()
-    for number in tqdm(range(1, passes + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
-        left = (unknown * math.cos(0.5 * math.pi * number / passes)).floor().long() if number < passes else unknown * 0
-        open_ = codes == prior.unknown
-        if bool((open_.sum(1) <= left).all()):
-            continue  # this pass would keep nothing
-        logits = prior(codes)[open_].float()  # [open, K]
-        chosen = sampling.draw(logits, generator)
-        drawn = codes.masked_scatter(open_, chosen)
-        uniform = torch.rand(codes.shape, generator=generator, device=codes.device)
-        gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-        sureness = torch.full(codes.shape, -torch.inf, device=codes.device)
-        sureness = sureness.masked_scatter(open_, logits.log_softmax(-1).gather(1, chosen))
-        rank = (sureness + RISK * (1 - number / passes) * gumbel).argsort(1, descending=True).argsort(1)
-        stays = open_ & (rank < (open_.sum(1) - left)[:, None])
-        codes = torch.where(stays, drawn, codes)
+    if isinstance(prior, AnyOrderTransformer):  # one after another, with a cache
+        cache, first, steps = prior.cache(count), 0, range(int(known.sum(1).min()), prior.length)
+        for step in tqdm(steps, desc="filling in", unit="code", disable=not progress, leave=False):
+            logits = prior(codes, order, cache, first, step + 1)[:, -1]
+            first, now = step + 1, order[:, step : step + 1]
+            drawn = torch.where(known.gather(1, now), codes.gather(1, now), sampling.draw(logits.float(), generator))
+            codes = codes.scatter(1, now, drawn)
+    else:  # many at a time; how many follows a cosine, few at first (MaskGIT, arXiv:2202.04200, section 3.2)
+        codes, passes = codes.masked_fill(~known, prior.unknown), sampling.passes
+        unknown = (~known).sum(1, keepdim=True)
+        rank = order.argsort(1) - known.sum(1, keepdim=True)  # from 0, the first to be drawn
+        for number in tqdm(range(1, passes + 1), desc="filling in", unit="pass", disable=not progress, leave=False):
+            left = (unknown * math.cos(0.5 * math.pi * number / passes)).long() if number < passes else 0
+            due = (codes == prior.unknown) & (rank < unknown - left)
+            if bool(due.any()):
+                codes = codes.masked_scatter(due, sampling.draw(prior(codes)[due].float(), generator))
     prior.train(training)
     return codes.view(count, prior.grid, prior.grid)
 
 
 def filtered_probabilities(
-    logits: Float[Tensor, "b k"], temperature: float, top_k: int | None, top_p: float | None
+    logits: Float[Tensor, "b k"], temperature: float, top_k: int | None, top_p: float
 ) -> Float[Tensor, "b k"]:
     """Softmax with temperature over the codes that pass top-k and top-p."""
     logits = logits / temperature
@@ -149,7 +133,7 @@ def filtered_probabilities(
         floor = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < floor, -torch.inf)
     probabilities = logits.softmax(dim=-1)
-    if top_p is not None:
+    if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True)
         beyond = ordered.cumsum(dim=-1) - ordered >= top_p  # the likeliest code always stays
         probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
@@ -171,8 +155,7 @@ def _given(
         raise ArgumentError(f"top_k must be in [1, {prior.num_codes}], got {sampling.top_k}")
     device, shape = prior.head.weight.device, (prior.grid, prior.grid)
     if start is None and keep is None:
-        known = torch.zeros(count, prior.length, dtype=torch.bool, device=device)
-        return known, torch.zeros(count, prior.length, dtype=torch.long, device=device)
+        start, keep = torch.zeros(1, *shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
     if start is None or keep is None:
         raise ArgumentError("start and keep must be given together")
     if tuple(start.shape) not in ((1, *shape), (count, *shape)):

@@ -1,8 +1,11 @@
 """The prior: one transformer over grids of codes, causal or masked."""
 
+from functools import cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 Cache = Float[Tensor, "layers 2 b heads length e"]  # keys and values of the positions already seen
@@ -33,15 +36,46 @@ class Block(nn.Module):
         if looks_back and start > 0:
             mask = torch.ones(n, start + n, dtype=torch.bool, device=x.device).tril(start)
         # No dropout inside the attention: on a CPU a step would take 1.7 times as long.
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and looks_back)
+        if looks_back and q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu":
+            mixed = _causal_attention(q, k, v).view_as(q)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and looks_back)
         x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(b, n, d)), self.dropout, self.training)
         return x + self.mlp(self.norm2(x))
 
 
-# Which codes each position gets at its input, as offsets (rows down, columns right). Causal: codes before it in raster
-# order; masked: its own, which may be unknown, and those around it.
-_BEFORE = ((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0))  # the first wraps to the end of the row above
-_AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
+def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention written out, for training in bf16 on a CPU, where the backward pass of torch's kernel is slow.
+
+    A quarter of the queries at a time, with the keys up to the last of them.
+    """
+    n, parts = q.shape[2], []
+    queries, keys, values = (x.flatten(0, 1).split(-(-n // 4), dim=1) for x in (q * q.shape[-1] ** -0.5, k, v))
+    ahead = torch.zeros(n, n, dtype=q.dtype).masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
+    for number, some in enumerate(queries, 1):
+        bias = ahead[sum(x.shape[1] for x in queries[: number - 1]) :][: some.shape[1]]
+        known = torch.cat(keys[:number], dim=1)
+        scores = torch.baddbmm(bias[:, : known.shape[1]], some, known.transpose(1, 2))
+        parts.append(scores.softmax(-1) @ torch.cat(values[:number], dim=1))
+    return torch.cat(parts, dim=1)
+
+
+# Which codes each position of a causal transformer gets at its input, as offsets (rows down, columns right): codes
+# before it in raster order; the first wraps to the end of the row above.
+_BEFORE = [(0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)]
+
+
+def around(neighbours: int) -> list[tuple[int, int]]:
+    """The same for a masked one: the cells at most r rows and columns away, its own first; 1 + 2r(r + 1) of them.
+
+    Raises `ValueError` if there is no such r.
+    """
+    radius = next((r for r in range(neighbours) if 1 + 2 * r * (r + 1) >= neighbours), 0)
+    if 1 + 2 * radius * (radius + 1) != neighbours:
+        raise ValueError(f"neighbours must be 1, 5, 13, 25, …, got {neighbours}")
+    steps = range(-radius, radius + 1)
+    cells = [(down, right) for down in steps for right in steps if abs(down) + abs(right) <= radius]
+    return sorted(cells, key=lambda cell: (abs(cell[0]) + abs(cell[1]), abs(cell[0]), cell))
 
 
 class CodeTransformer(nn.Module):
@@ -59,12 +93,8 @@ class CodeTransformer(nn.Module):
     them at the input, and at the output the logits gain the products of a predicted vector with all codebook vectors.
     These are random until `set_codebook` is called.
 
-    Args:
-        num_codes: K.
-        grid: side of the code grid.
-        dim: width; a multiple of heads.
-        dropout: after attention and MLP, in training.
-        code_dim: D, columns of the codebook.
+    `grid` is the side of the code grid, `dim` the width, a multiple of `heads`, and `code_dim` that of the codebook.
+    `neighbours` is how many codes around it (and its own, if known) a position of a masked one gets at its input.
     """
 
     beside: Tensor
@@ -80,11 +110,12 @@ class CodeTransformer(nn.Module):
         dropout: float = 0.1,
         causal: bool = True,
         code_dim: int = 256,
+        neighbours: int = 5,
     ) -> None:
         super().__init__()
         self.num_codes, self.grid, self.dim, self.heads, self.causal = num_codes, grid, dim, heads, causal
         self.length, self.unknown = grid * grid, num_codes
-        ways = _BEFORE if causal else _AROUND
+        self.ways = ways = _BEFORE if causal else around(neighbours)
         beside = _positions(grid, ways)
         if causal:  # otherwise the first code of a row would not see the last one above
             beside[0] = torch.arange(self.length).roll(1)
@@ -109,6 +140,14 @@ class CodeTransformer(nn.Module):
         """Set the codebook, which tells the model which codes look alike."""
         self.looks[:-1] = (codebook - codebook.mean(0)) / codebook.std()
 
+    def weights_from(self, causal: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A causal one's weights, made to fit: those for codes that only this one looks at stay its own."""
+        own, name = self.state_dict(), "from_looks.0.weight"
+        first, theirs = (weights[name].unflatten(1, (-1, self.looks.shape[1])) for weights in (own, causal))
+        for way in (way for way in _BEFORE if way in self.ways):
+            first[:, self.ways.index(way)] = theirs[:, _BEFORE.index(way)]
+        return own | causal | {name: first.flatten(1)}
+
     @staticmethod
     def _init(module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -125,13 +164,18 @@ class CodeTransformer(nn.Module):
     ) -> Float[Tensor, "b m k"]:
         """Logits of positions `start` … n − 1; training uses no cache and gets all of them.
 
-        Args:
-            codes: causal: the first n codes of each grid, of which the last is never looked at. Masked: all of them,
-                `unknown` where they are not known.
-            cache: holds the positions before `start` and is extended by those computed now; causal only.
-            start: first position to compute; requires a cache.
+        A causal one takes the first n codes of each grid, of which the last is never looked at, a masked one all of
+        them, `unknown` where they are not known. The cache, which `start` requires (causal only), holds the positions
+        before it and is extended by those computed now.
         """
-        x = self._embed(codes, start)
+        return self.logits(self._embed(codes, start), cache, start)
+
+    def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
+        """Logits of hidden codes, given the others; not for a causal one."""
+        return self(codes.masked_fill(hidden, self.unknown))
+
+    def logits(self, x: Float[Tensor, "b m d"], cache: Cache | None, start: int) -> Float[Tensor, "b m k"]:
+        """The blocks and the output, from embedded positions `start` … ."""
         for number, block in enumerate(self.blocks):
             x = block(x, cache[number] if cache is not None else None, start)
         x = self.norm(x)
@@ -145,10 +189,24 @@ class CodeTransformer(nn.Module):
         return x + self.from_looks(self.looks[known].flatten(2))
 
 
-def _positions(grid: int, ways: tuple[tuple[int, int], ...]) -> Int64[Tensor, "ways n"]:
+def _positions(grid: int, ways: list[tuple[int, int]]) -> Int64[Tensor, "ways n"]:
     """For each offset, the position that lies there from each position in raster order; n if outside the grid."""
-    index = torch.full((grid + 4, grid + 4), grid * grid)
-    index[2:-2, 2:-2] = torch.arange(grid * grid).view(grid, grid)
-    return torch.stack(
-        [index[2 + down : 2 + down + grid, 2 + right : 2 + right + grid].flatten() for down, right in ways]
-    )
+    edge = max(abs(offset) for way in ways for offset in way)
+    index = F.pad(torch.arange(grid * grid).view(grid, grid), (edge,) * 4, value=grid * grid)
+    return torch.stack([index[edge + d :, edge + r :][:grid, :grid].flatten() for d, r in ways])
+
+
+@cache
+def halton_order(grid: int) -> Int64[Tensor, "n"]:
+    """The positions of a grid in the low-discrepancy order of Halton's points (bases 2 and 3): each far from the last.
+
+    Besnier et al., "Halton Scheduler for Masked Generative Image Transformer", arXiv:2503.17076, section 3.2.
+    """
+    from scipy.stats.qmc import Halton  # here, as importing scipy.stats takes half a second
+
+    points, cells = Halton(2, scramble=False), np.zeros(0, dtype=np.int64)
+    while len(np.unique(cells)) < grid * grid:
+        row, column = (points.random(grid * grid) * grid).astype(np.int64).T
+        cells = np.append(cells, row * grid + column)
+    _, first = np.unique(cells, return_index=True)
+    return torch.from_numpy(cells[np.sort(first)])

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 
 from vq_core.data.augment import to_pictures
 from vq_core.generation.editing import Codes, Edit, decode_edited
-from vq_core.generation.sampling import Sampling
+from vq_core.generation.sampling import Sampling, Way
 from vq_core.models import VQVAE, CodeTransformer
 from vq_core.notebook.cell_picture import CellPicture
 from vq_core.notebook.widgets import telling
@@ -58,9 +58,9 @@ class _Edits:
 class CodeEditor(w.VBox):
     """Edit avatars by their codes: choose cells by clicking or dragging, then change them.
 
-    One of the images is edited at a time, and any of them can be copied from. `masked` redraws chosen cells given the
-    others; `decoded` is a picture of each code, from `decoded_codes`; "save" puts `edit-N.png` and `edit-N.npy` (the
-    codes) into `folder`.
+    One of the images is edited at a time, and any of them can be copied from. Of both `priors` the one that does so
+    better redraws chosen cells given the others; `decoded` is a picture of each code, from `decoded_codes`; "save" puts
+    `edit-N.png` and `edit-N.npy` (the codes) into `folder`.
 
     Pixels beyond the decoder's reach from the changed cells stay exactly as they were (`decode_edited`). There,
     `model.decode` of the saved codes alone may differ by a few grey levels, because normalisation sees the whole image.
@@ -69,12 +69,12 @@ class CodeEditor(w.VBox):
     def __init__(
         self,
         model: VQVAE,
-        masked: CodeTransformer,
+        priors: dict[Way, CodeTransformer],
         x: Float[Tensor, "n 3 height width"],
         decoded: UInt8[np.ndarray, "k s s 3"],
         folder: Path,
     ) -> None:
-        self.model, self.masked, self.folder = model, masked, folder
+        self.model, self.priors, self.folder = model, priors, folder
         self.given = model.encode(x)  # [n, h, w]
         self._edits = [_Edits(codes[None]) for codes in self.given]  # one per avatar
         self._seed = 0
@@ -87,7 +87,7 @@ class CodeEditor(w.VBox):
         self.atlas, self._atlas_order = _atlas(decoded)
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
-        self.code = w.BoundedIntText(0, 0, masked.num_codes - 1, description="code", layout=w.Layout(width="160px"))
+        self.code = w.BoundedIntText(0, 0, len(decoded) - 1, description="code", layout=w.Layout(width="160px"))
         self.status = w.HTML()
 
         self.set = self._button("set code", "pencil", self._set)
@@ -149,11 +149,12 @@ class CodeEditor(w.VBox):
             self._say("choose cells first: click or drag over the picture")
             return
         self._seed += "regenerate" in change  # a new proposal each time
-        sampling = Sampling(top_p=0.9, passes=8, seed=self._seed)  # 8 passes: enough for part of an avatar, and quick
         cells = torch.zeros(self.given[0].numel(), dtype=torch.bool)
         cells[list(self.canvas.selected)] = True
         edit = Edit(region=cells.view(self.given.shape[1:]), **change)
-        codes = edit.apply(self.codes, self.masked, sampling=sampling, progress=False)
+        prior, sampling = self.priors.get(edit.way), Sampling(seed=self._seed)
+        codes = edit.apply(self.codes, prior, sampling=sampling, progress=False)
+        done += f" by the {edit.way} prior" if edit.regenerate else ""
         self._own.add(f"{_cells(self.canvas.selected)} {done}", codes)
         self._draw()
 

@@ -14,6 +14,7 @@ from vq_core.data.augment import to_pictures
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ArgumentError
 from vq_core.evaluation.analysis import code_patches, decoded_codes
+from vq_core.generation import TEMPERATURE, TOP_P
 from vq_core.generation.editing import blend_latents, exchange_codes, exchange_likely
 from vq_core.generation.sampling import Sampling, sample_codes
 from vq_core.models import VQVAE, CodeTransformer
@@ -175,9 +176,9 @@ def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
 def sampling_explorer(model: VQVAE, prior: CodeTransformer, count: int = 8) -> w.VBox:
     """New avatars from the causal prior, with controls for temperature, top-k, top-p and seed."""
     controls = {
-        "temperature": w.FloatSlider(1.0, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
+        "temperature": w.FloatSlider(TEMPERATURE, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
         "top_k": w.IntSlider(prior.num_codes, min=1, max=prior.num_codes, description="top-k", **_WAIT),
-        "top_p": w.FloatSlider(0.9, min=0.05, max=1.0, step=0.05, description="top-p", **_WAIT),
+        "top_p": w.FloatSlider(TOP_P, min=0.05, max=1.0, step=0.01, description="top-p", **_WAIT),
         "seed": w.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", **_LABELS),
     }
 

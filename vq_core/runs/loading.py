@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vq_core.config import Config, config_from_dict
-from vq_core.models import VQVAE, CodeTransformer, Decoder, Encoder, VectorQuantizerEMA
+from vq_core.models import VQVAE, AnyOrderTransformer, CodeTransformer, Decoder, Encoder, VectorQuantizerEMA
 from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
 from vq_core.runs.folders import PRIORS, Phase, Run, open_run
 
@@ -37,17 +37,17 @@ def make_prior(config: Config, phase: Phase) -> CodeTransformer:
     """A freshly initialised transformer over codes: causal for the phase "prior", not causal for "masked"."""
     model, prior = config.model, config.prior
     size = (prior.dim, prior.layers, prior.heads, prior.dropout)
-    return CodeTransformer(model.num_codes, config.grid, *size, causal=phase == "prior", code_dim=model.code_dim)
+    more: dict[str, Any] = {"code_dim": model.code_dim, "neighbours": prior.neighbours}
+    if phase == "masked" and config.masked.network == "any_order":
+        return AnyOrderTransformer(model.num_codes, config.grid, *size, **more)
+    return CodeTransformer(model.num_codes, config.grid, *size, causal=phase == "prior", **more)
 
 
 def load_vqvae(run_or_checkpoint: Run | str | Path) -> VQVAE:
-    """The autoencoder of a run (its best checkpoint) or of a checkpoint file: on the CPU, in eval mode, frozen.
+    """The autoencoder of a run (itself, its folder, or its name in `data/runs`) or of a `.ckpt` file.
 
-    Args:
-        run_or_checkpoint: a run, its folder, its name in `data/runs`, or a `.ckpt` file.
-
-    Raises:
-        CheckpointError: no such file, damaged, or not an autoencoder's.
+    Of a run, from its best checkpoint; on the CPU, in eval mode, frozen. Raises `CheckpointError` if there is no such
+    file, or it is damaged or not an autoencoder's.
     """
     return _load(run_or_checkpoint, ("kmeans", "phase1", "phase2"), make_vqvae, "vqvae")
 
@@ -58,8 +58,13 @@ def load_prior(run_or_checkpoint: Run | str | Path) -> CodeTransformer:
 
 
 def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint of one part of the training module: "vqvae", "adversary" or "transformer"."""
-    return {name.removeprefix(f"{part}."): w for name, w in state["model"].items() if name.startswith(f"{part}.")}
+    """The weights in a checkpoint of one part of the training module: "vqvae", "adversary" or "transformer".
+
+    Those of a transformer are the averaged ones, if it was trained with `prior.ema`.
+    """
+    names = [f"{part}."] if part != "transformer" else ["averaged.module.", "transformer."]
+    found = [{n.removeprefix(name): w for n, w in state["model"].items() if n.startswith(name)} for name in names]
+    return next((weights for weights in found if weights), {})
 
 
 def _load(

@@ -27,7 +27,7 @@ _GROUPS: dict[Phase, dict[str, set[str]]] = {
     "kmeans": _AUTOENCODER | {"kmeans": _NONE, "loss": _GAN | {"vq", "commit"}, "phase1": {"steps", "start_from"}},
     "phase1": _AUTOENCODER | {"quantizer": _NONE, "loss": _GAN, "phase1": _NONE},
     "phase2": _AUTOENCODER | {"quantizer": _NONE, "loss": _NONE, "discriminator": _NONE, "phase2": _NONE},
-    "prior": _COMMON | {"prior": _NONE},
+    "prior": _COMMON | {"prior": {"neighbours"}},
     "masked": _COMMON | {"prior": {"start_from"}, "masked": _NONE},
 }
 
@@ -49,7 +49,7 @@ def relevant_settings(phase: Phase, tree: dict[str, Any]) -> dict[str, Any]:
 def parent_phase(phase: Phase, config: Config) -> Phase | None:
     """The phase of the parent run, whose weights this phase starts from, or whose codes it models."""
     if phase in PRIORS:
-        return "phase2"
+        return "prior" if phase == "masked" and config.masked.start_from == "prior" else "phase2"
     if phase == "phase2" and config.phase2.start_from == "phase1":
         return "phase1"
     fresh = phase != "kmeans" and source_of(phase, config) is None
@@ -79,5 +79,5 @@ def source_of(phase: Phase, config: Config) -> str | None:
     """The run that `start_from` names; None if the phase starts in its usual way."""
     if phase == "kmeans":
         return None
-    source = getattr(config, phase).start_from
-    return None if source in ("phase1", "scratch") and phase == "phase2" else source
+    source, usual = getattr(config, phase).start_from, {"phase2": ("phase1", "scratch"), "masked": ("prior",)}
+    return None if source in usual.get(phase, ()) else source

@@ -1,6 +1,7 @@
 """Records of experiments: a table of finished runs."""
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 from vq_core.runs.folders import Run, all_runs
@@ -11,7 +12,7 @@ SETTINGS = {
     "λ_gan": ("loss", "gan"),
     "λ_commit": ("loss", "commit"),
 }
-METRICS = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes_used", "best_bits")
+METRICS = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes_used", "best_bits", "against")
 
 
 def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
@@ -28,7 +29,13 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
         if run.phase != "phase2":
             settings.pop("λ_gan")
         settings |= {"data": result.get("data", "")[:6]} if several else {}
-        rows.append({"run": run.name} | settings | {name: result[name] for name in METRICS if name in result})
+        row = {"run": run.name} | settings | {name: result[name] for name in METRICS if result.get(name) is not None}
+        for way, net in product(("causal", "masked"), ("frechet", "fid")):
+            names = (f"{net}_{way}_ratio", f"{net}_precision_{way}", f"{net}_recall_{way}", f"copies_{way}")
+            cells = ["–" if (value := result.get(name)) is None else f"{value:.2f}" for name in names]
+            if cells[1] != "–":  # in one column, as the table is wide already
+                row[f"{way}: {net} ratio / precision / recall / copies"] = " / ".join(cells)
+        rows.append(row)
     return rows
 
 

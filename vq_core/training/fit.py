@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from vq_core.config import Config, config_from_dict, pick_device
+from vq_core.config import Config, config_from_dict, pick_device, precision_of
 from vq_core.errors import CheckpointError, ConfigError, NotFiniteError, RunError, Stopped
 from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_differ
 from vq_core.runs.folders import PRIORS, History, Run
@@ -33,8 +34,7 @@ def fit(
 ) -> None:
     """Train to the end, resuming from the run's last checkpoint if there is one.
 
-    Raises:
-        Stopped: after Ctrl-C, a kernel interrupt or SIGTERM; the progress so far is saved.
+    Raises `Stopped` after Ctrl-C, a kernel interrupt or SIGTERM; the progress so far is saved.
     """
     settings = module.config.model_dump(mode="json")
     if run.last.is_file():
@@ -93,6 +93,11 @@ def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
     theirs, ours = relevant_settings(run.phase, stored), relevant_settings(run.phase, settings)
     if different := settings_that_differ(theirs, ours):
         raise CheckpointError(f"{run.last}: was made with different settings: {', '.join(different)}; move it away")
+    now = precision_of(module.config)
+    if (then := state.get("precision", now)) != now:
+        tqdm.write(
+            f"{run.name} was begun in {then} and goes on in {now}, which suits this machine (train.precision=auto)"
+        )
     with fitting(run.last):
         module.resume_from(state)
 
@@ -135,7 +140,7 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
         devices=devices,
         strategy=strategy,
         sync_batchnorm=devices > 1 and on_gpu,
-        precision=config.train.precision,
+        precision=precision_of(config),
         max_epochs=-1,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,

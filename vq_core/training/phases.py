@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vq_core.config import Config, pick_device
+from vq_core.config import Config, pick_device, precision_of
 from vq_core.data.datamodule import AnimeDataModule, CodesDataModule
 from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
@@ -19,7 +19,7 @@ from vq_core.errors import ConfigError, RunError
 from vq_core.files import save_array, written_whole
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
-from vq_core.runs.checkpoints import load_checkpoint, load_weights
+from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images, nearest, run_for, shorter_run, source_run
 from vq_core.runs.folders import PRIORS, History, Phase, Run
@@ -42,12 +42,8 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
     "kmeans" warms up the autoencoder without quantisation and clusters its latents; "phase1" is the VQ-VAE, "phase2"
     the VQ-GAN, "prior" the causal transformer over its codes, "masked" the one that fills in missing codes.
 
-    Args:
-        view: what displays the training, such as `LiveView`; a progress bar by default.
-
-    Raises:
-        RunError: the run that the phase starts from is missing.
-        Stopped: after Ctrl-C or SIGTERM; the progress so far is saved.
+    `view` makes what displays the training, such as `LiveView`; by default a progress bar. Raises `RunError` if the run
+    that the phase starts from is missing, and `Stopped` after Ctrl-C or SIGTERM, with the progress so far saved.
     """
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
@@ -82,10 +78,8 @@ def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run
     elif source is not None:
         _start_from_run(module, source)
     steps = int(module.steps_before) + module.position.total_steps
-    if phase == "phase2" and config.loss.gan and config.loss.gan_start >= steps:
-        raise ConfigError(
-            f"loss.gan_start={config.loss.gan_start}: Phase 2 ends at step {steps}, before the GAN starts"
-        )
+    if phase == "phase2" and config.loss.gan and (start := config.loss.gan_start) >= steps:
+        raise ConfigError(f"loss.gan_start={start}: Phase 2 ends at step {steps}, before the GAN starts")
     return module, AnimeDataModule(config, packed, module.position)
 
 
@@ -114,20 +108,25 @@ def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
         module.gan_from.copy_(gan_from)  # so that λ_gan continues where it was
 
 
-def _prior(phase: Phase, config: Config, packed: PackedImages, autoencoder: Run | None) -> _Parts:
+def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | None) -> _Parts:
     """The transformer with its initial weights, and the codes of Phase 2's autoencoder."""
-    assert (phase == "prior" or phase == "masked") and autoencoder is not None
+    assert (phase == "prior" or phase == "masked") and parent is not None
     module, source = PriorTraining(config, phase), source_run(phase, config)
     if source is not None:
         load_weights(module.transformer, weights_of(load_checkpoint(source.best, (phase,)), "transformer"), source.best)
+    elif parent.phase == "prior":
+        causal = weights_of(load_checkpoint(parent.best, ("prior",)), "transformer")
+        with fitting(parent.best):
+            module.transformer.load_state_dict(module.transformer.weights_from(causal))
+    autoencoder = finished("phase2", config)
     with torch.random.fork_rng(devices=[]):
         module.transformer.set_codebook(load_vqvae(autoencoder).quantizer.codebook)
-    mirrored = (False, config.data.flip > 0)
+    views = [0 if view == 1 and not config.data.flip else view for view in range(config.prior.views)]
     if is_main_process():
-        for flipped in mirrored:
-            extract_codes(autoencoder, config, flipped)
+        for view in views:
+            extract_codes(autoencoder, config, view)
     barrier()  # the other processes read the codes from disk
-    codes = np.stack([extract_codes(autoencoder, config, flipped) for flipped in mirrored])
+    codes = np.stack([extract_codes(autoencoder, config, view) for view in views])
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
 
 
@@ -184,16 +183,14 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         if continues.is_file():
             more = more | {"continues": continues.read_text(encoding="utf-8")}
         if run.phase in PRIORS:
-            more |= {"parameters": sum(p.numel() for p in module.parameters())}
+            more |= {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
         run.update_result(
             {
                 "phase": run.phase,
                 "profile": module.config.profile,
                 "data": packed.fingerprint,
                 "packed_images": len(packed.images),
-                "parent": (parent.name if parent.folder.parent == run.folder.parent else str(parent.folder))
-                if parent
-                else None,
+                "parent": parent and (parent.name if parent.folder.parent == run.folder.parent else str(parent.folder)),
                 **({"start_from": Path(source).name} if source else {}),
                 "steps": module.steps_done,
                 "best_step": best["steps_done"],
@@ -201,6 +198,7 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
                 **at_best,
                 "seconds": round(module.seconds, 1),
                 "findings": [str(finding) for finding in diagnose(run.phase, run.history(), module.config, ended=True)],
+                "precision": precision_of(module.config),
                 "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
                 **more,
             }

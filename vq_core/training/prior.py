@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vq_core.config import Config
 from vq_core.data.batches import Position, Purpose
+from vq_core.models import AnyOrderTransformer
+from vq_core.models.transformer import halton_order
 from vq_core.runs.loading import make_prior
 from vq_core.training.ranks import total
 from vq_core.training.steps import StepModule
@@ -24,9 +27,10 @@ class PriorTraining(StepModule):
 
     "prior", causal: −log2 p of each code given those before it; codes [64, 256] → logits [64, 256, 1024].
 
-    "masked": −log2 p of the unknown codes given the known ones, with the number of unknown codes drawn uniformly from
-    1 … n. Its mean is an upper bound on the cost in bits of drawing the codes one by one in any order (Hoogeboom et
-    al., "Autoregressive Diffusion Models", arXiv:2110.02037, equation 3), so it can be compared with the causal loss.
+    "masked": the same in the orders of `random_orders`. Of a bidirectional network: −log2 p of the unknown codes given
+    the known ones, with the number of unknown codes drawn uniformly from 1 … n. Its mean is an upper bound on the cost
+    in bits of drawing the codes one by one in any order (Hoogeboom et al., "Autoregressive Diffusion Models",
+    arXiv:2110.02037, equation 3), so it can be compared with the causal loss.
     """
 
     def __init__(self, config: Config, phase: PriorPhase) -> None:
@@ -34,43 +38,54 @@ class PriorTraining(StepModule):
         position = Position(config.seed, prior.steps, prior.val_every)
         super().__init__(config, phase, position, prior.lr, prior.warmup_steps, "bits", prior.patience)
         self.transformer = make_prior(config, phase)
+        self.any_order = isinstance(self.transformer, AnyOrderTransformer)  # given an order, not masks or nothing
+        # Moving averages of its weights: used for validation, and by all that loads a checkpoint.
+        average = get_ema_multi_avg_fn(prior.ema)
+        averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
+        self.averaged = averaged
         self._val = torch.zeros(2)
-        self._val_masks = torch.zeros(0)
+        self._val_ways: Tensor | None = None
 
-    def forward(self, codes: Sequences) -> Float[Tensor, "b n k"]:
-        """Logits at every position, given the codes that the transformer is allowed to see from there."""
-        return self.transformer(codes)
+    def forward(self, codes: Sequences, *order: Sequences) -> Float[Tensor, "b n k"]:
+        """Logits of every code, given those that the transformer is allowed to see for it."""
+        network = self.transformer if self.training or self.averaged is None else self.averaged
+        return network(codes, *order)
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
-        bits = self.bits_per_token(codes, self.batch_masks(codes)).mean()
+        rank, world = self.shard
+        ways = self.ways(len(codes) * world, self.position.generator(Purpose.MASKS))
+        bits = self.bits_per_token(codes, ways if ways is None else ways[rank::world].to(codes.device)).mean()
         self.add_gradient(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))
 
-    def bits_per_token(self, codes: Sequences, masks: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b"]:
-        """Mean of `bits` over the positions of each sequence or, with masks, over its masked positions."""
-        bits = self.bits(codes, masks)
-        return bits.mean(1) if masks is None else bits.sum(1) / masks.sum(1)
+    def bits_per_token(self, codes: Sequences, ways: Tensor | None) -> Float[Tensor, "b"]:
+        """Mean −log2 p of each sequence's codes given those before them, in orders if given; with masks, of its masked
+        codes given the others."""
+        hidden = ways if ways is not None and ways.dtype == torch.bool else torch.ones_like(codes, dtype=torch.bool)
+        if ways is not None and self.any_order:
+            logits, codes = self(codes, ways), codes.gather(1, ways)
+        else:
+            logits = self(codes if ways is None else codes.masked_fill(hidden, self.transformer.unknown))
+        nats = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
+        return (nats * hidden).sum(1) / hidden.sum(1) / math.log(2)
 
-    def bits(self, codes: Sequences, masks: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n"]:
-        """−log2 p of every code given those before it; with masks, of masked codes given the others, else 0."""
-        given = codes if masks is None else codes.masked_fill(masks, self.transformer.unknown)
-        nats = F.cross_entropy(self(given).flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
-        return (nats if masks is None else nats * masks) / math.log(2)
+    def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
+        """Move the averages."""
+        if self.averaged is not None and updated:
+            self.averaged.update_parameters(self.transformer)
 
-    def batch_masks(self, codes: Sequences) -> Bool[Tensor, "b n"] | None:
-        """Which codes of this batch are to be filled in; None for the causal prior."""
+    def ways(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Orders (or, for a bidirectional network, masks) for this many sequences; None for the causal prior."""
         if self.phase == "prior":
             return None
-        rank, world = self.shard
-        masks = random_masks(len(codes) * world, codes.shape[1], self.position.generator(Purpose.MASKS))
-        return masks[rank::world].to(codes.device)
+        return (random_orders if self.any_order else random_masks)(count, self.transformer.grid, generator)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
         prior = self.config.prior
         inside = [p for p in self.transformer.blocks.parameters() if p.dim() == 2]
-        rest = [p for p in self.parameters() if all(p is not other for other in inside)]
+        rest = [p for p in self.transformer.parameters() if all(p is not other for other in inside)]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in rest if p.dim() == 2], "weight_decay": prior.weight_decay},
             {"params": [p for p in rest if p.dim() != 2], "weight_decay": 0.0},
@@ -84,15 +99,14 @@ class PriorTraining(StepModule):
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1
-        if self.phase == "masked":  # the same masks at every validation, for any number of processes
-            count = len(self.trainer.datamodule.val_rows)  # type: ignore[attr-defined]
-            masks = random_masks(count, self.transformer.length, torch.Generator().manual_seed(self.config.seed))
-            self._val_masks = masks[self.global_rank :: self.trainer.world_size].to(self.device)
+        # The same ways at every validation, for any number of processes.
+        ways = self.ways(len(self.trainer.datamodule.val_rows), torch.Generator().manual_seed(self.config.seed))  # type: ignore[attr-defined]
+        self._val_ways = None if ways is None else ways[self.global_rank :: self.trainer.world_size].to(self.device)
 
     def validation_step(self, codes: Sequences, batch_idx: int) -> None:
         first = batch_idx * self.config.prior.batch_size
-        masks = self._val_masks[first : first + len(codes)] if self.phase == "masked" else None
-        bits = self.bits_per_token(codes, masks)
+        ways = None if self._val_ways is None else self._val_ways[first : first + len(codes)]
+        bits = self.bits_per_token(codes, ways)
         self._val += torch.stack([bits.sum(), bits.square().sum(), bits.new_tensor(len(bits))])
 
     def on_validation_epoch_end(self) -> None:
@@ -101,13 +115,29 @@ class PriorTraining(StepModule):
         self.finish_validation({"bits": bits / count, "bits_se": spread**0.5})
 
 
-def random_masks(count: int, length: int, generator: torch.Generator) -> Bool[Tensor, "count length"]:
-    """Masks of random positions; the number of positions per mask is spread evenly over 1 … length.
+def random_masks(count: int, grid: int, generator: torch.Generator) -> Bool[Tensor, "count n"]:
+    """Masks of random positions; the number of positions per mask is spread evenly over 1 … n = grid².
 
     A single draw shifts evenly spaced numbers (Kingma et al., arXiv:2107.00630, appendix I.1), so every batch has both
     easy and hard masks, and its loss varies less than with one draw per mask.
     """
-    spread = (torch.rand(1, generator=generator) + torch.randperm(count, generator=generator)) / count
-    wanted = 1 + (spread * length).floor().clamp(max=length - 1)
-    ranks = torch.rand(count, length, generator=generator).argsort(1).argsort(1)
+    n, spread = grid**2, (torch.rand(1, generator=generator) + torch.randperm(count, generator=generator)) / count
+    wanted = 1 + (spread * n).floor().clamp(max=n - 1)
+    ranks = torch.rand(count, n, generator=generator).argsort(1).argsort(1)
     return ranks < wanted[:, None]
+
+
+def random_orders(count: int, grid: int, generator: torch.Generator) -> Int64[Tensor, "count n"]:
+    """Orders as they come up in drawing: what is known, at random, and then the cells of a region in Halton's order.
+
+    In half of them the region is the whole grid, in a quarter each a rectangle or scattered cells.
+    """
+    n, turn = grid**2, halton_order(grid).argsort()
+    side = 1 + (torch.rand(2, count, 1, generator=generator) * grid).long()
+    first = (torch.rand(2, count, 1, generator=generator) * (grid - side + 1)).long()
+    rows, columns = (torch.arange(grid) >= first) & (torch.arange(grid) < first + side)
+    rectangle = (rows[:, :, None] & columns[:, None]).flatten(1)
+    scattered = torch.rand(count, n, generator=generator) < torch.rand(count, 1, generator=generator)
+    kind = torch.rand(count, 1, generator=generator)
+    region = (kind < 0.5) | torch.where(kind < 0.75, rectangle, scattered)
+    return torch.where(region, turn, torch.rand(count, n, generator=generator) - 1).argsort(1)

@@ -24,6 +24,7 @@ from vq_core.runs.folders import Phase
 from vq_core.training.ranks import from_each, total, world_size
 from vq_core.training.schedules import learning_rate
 
+_ADVICE = "last.ckpt holds the last finite state; lower the learning rate"
 _PROGRESS = ("best", "validations_since_best", "seconds", "skipped", "bad_in_a_row")  # as named in checkpoints
 
 
@@ -37,10 +38,8 @@ class StepModule(L.LightningModule):
     A subclass computes losses in its `training_step`, calls `add_gradient` for each of them and, at the end of the
     batch, `finish_batch`. `make_optimizers` names all optimisers, `active_optimizers` those that the step updates.
 
-    Args:
-        position: where the training is; shared with the DataModule, advanced only here.
-        monitor: validation metric that decides on `best.ckpt` and early stopping (lower is better), or "latest".
-        patience: validations without improvement before training stops.
+    `position`, shared with the DataModule, is advanced only here. `monitor` is the validation metric that decides on
+    `best.ckpt` (lower is better), or "latest"; after `patience` validations without improvement, training stops.
     """
 
     def __init__(
@@ -86,8 +85,7 @@ class StepModule(L.LightningModule):
     def _update(self) -> tuple[bool, dict[str, Tensor]]:
         """Clip and step all active optimisers, or none of them if any loss or gradient is not finite.
 
-        Returns:
-            Whether there was an update, and the step's loss terms as means over its batches.
+        Returns whether there was an update, and the step's loss terms as means over its batches.
         """
         scaler, optimizers, accumulate = self.scaler, self.active_optimizers(), self.position.accumulate
         for optimizer in optimizers.values() if scaler is not None else ():
@@ -130,10 +128,8 @@ class StepModule(L.LightningModule):
         self.record({"train/skipped": float(self.skipped)}, step=self.steps_done + 1)
         if self.bad_in_a_row >= self.config.train.bad_steps:
             bad = [name for name, value in self._step_sums.items() if not bool(value.isfinite())]
-            raise NotFiniteError(
-                f"{', '.join(bad) or 'a loss'} is not finite at step {self.steps_done + 1}, "
-                f"{self.bad_in_a_row} times in a row; last.ckpt holds the last finite state; lower the learning rate"
-            )
+            step, times = self.steps_done + 1, f"{self.bad_in_a_row} times in a row"
+            raise NotFiniteError(f"{', '.join(bad) or 'a loss'} is not finite at step {step}, {times}; {_ADVICE}")
 
     @property
     def steps_done(self) -> int:
@@ -221,19 +217,16 @@ class StepModule(L.LightningModule):
     def training_state(self) -> dict[str, Any]:
         """Everything a later `fit` needs to continue from here, as tensors and plain values.
 
-        Raises:
-            NotFiniteError: a weight is not finite, so the state is not worth keeping.
+        Raises `NotFiniteError` if a weight is not finite, so that the state is not worth keeping.
         """
         model = self.state_dict()
         if bad := [name for name, value in model.items() if not bool(value.isfinite().all())]:
-            raise NotFiniteError(
-                f"{bad[0]} is not finite at step {self.steps_done}; last.ckpt holds the last finite state; "
-                "lower the learning rate"
-            )
+            raise NotFiniteError(f"{bad[0]} is not finite at step {self.steps_done}; {_ADVICE}")
         return {
             "format": FORMAT,
             "phase": self.phase,
             "config": self.config.model_dump(mode="json"),
+            "precision": self.trainer.precision,
             "steps_done": self.steps_done,
             **{name: getattr(self, name) for name in _PROGRESS},
             "model": model,
