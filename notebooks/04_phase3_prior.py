@@ -120,11 +120,11 @@ prior = vq_core.load_prior(run).to(device)
 model = vq_core.load_vqvae(autoencoder).to(device)
 count = 128 if config.profile != "smoke" else 8
 samples = sample_codes(prior, count, Sampling(seed=config.seed))
-pictures = to_pictures(model.decode(samples[:64]))
+pictures = to_pictures(model.decode(samples[:32]))
 plots.image_grid(pictures, columns=8, side=0.8)
 
 # %% tags=["picture-real"]
-plots.image_grid(packed.images[packed.val_rows[:64]], columns=8, side=0.8)
+plots.image_grid(packed.images[packed.val_rows[:32]], columns=8, side=0.8)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise); softer and now and then
@@ -139,7 +139,7 @@ plots.image_grid(packed.images[packed.val_rows[:64]], columns=8, side=0.8)
 # %% tags=["picture-filled"]
 masked = vq_core.load_prior(masked_run).to(device)
 filled = fill_codes(masked, count, Sampling(seed=config.seed))
-plots.image_grid(to_pictures(model.decode(filled[:32])), columns=8, side=0.8)
+plots.image_grid(to_pictures(model.decode(filled[:16])), columns=8, side=0.8)
 
 # %% [markdown]
 # **You should see** avatars nearly as good as the causal prior's. The strength of this one are parts of an avatar, below.

@@ -44,13 +44,13 @@ def augment(
 
 
 def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """A random square of 84 % to 100 % of each image's side, resized to the whole (bicubic)."""
+    """A random square of 84 % to 100 % of each image's side, resized to the whole (bilinear)."""
     draw = torch.rand(3, len(x), generator=generator)
     side, zero = 1 - 0.16 * draw[0], torch.zeros(len(x))
     right, down = (1 - side) * (2 * draw[1:] - 1)  # of its centre, in [−1, 1]
     affine = torch.stack([side, zero, right, zero, side, down], dim=1).view(-1, 2, 3).to(x.device)
     where = F.affine_grid(affine, list(x.shape), align_corners=False)
-    return F.grid_sample(x, where, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
+    return F.grid_sample(x, where, padding_mode="border", align_corners=False)
 
 
 def to_pictures(x: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
