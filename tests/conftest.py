@@ -3,9 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from vq_core.data.packed import PackedImages
 
 # Not the drawing of avatars: it has no tensors, and hands whole numbers to what is declared as float.
 CHECKED = ["models", "runs", "training", "evaluation", "generation", "data.augment", "data.batches", "data.datamodule"]
@@ -21,6 +25,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> "PackedImages":
+    """Sixty avatars, packed; their files are in `raw` beside it. Not to be changed."""
+    from vq_core.avatars.dataset import write_avatars
+    from vq_core.config import load_config
+    from vq_core.data.ingest import ingest
+
+    folder = tmp_path_factory.mktemp("packed")
+    write_avatars(folder / "raw", 60, seed=0, progress=False)
+    return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -30,9 +30,8 @@ def prior(images: Path, against: Path, out: Path, tenth: bool) -> dict[str, Any]
     from vq_core.data.images import prepare_images
     from vq_core.errors import MissingWeights
     from vq_core.evaluation.distances import SqueezeFeatures
-    from vq_core.evaluation.report import compare_sets, evaluate_run
-    from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
-    from vq_core.runs.loading import load_prior, load_vqvae
+    from vq_core.evaluation.report import compare_sets, draw_many, evaluate_run
+    from vq_core.runs.loading import load_vqvae
     from vq_core.training.phases import train
 
     full = load_config("full").prior.model_dump(exclude={"start_from"})
@@ -54,10 +53,9 @@ def prior(images: Path, against: Path, out: Path, tenth: bool) -> dict[str, Any]
         figures[phase] = {key: result[key] for key in keys if key in result}
     model = load_vqvae(runs["phase2"]).to(device)
     count, drawn = len(packed.val_rows) // (10 if tenth else 1), {}
-    for name, phase, draw in (("causal", "prior", sample_codes), ("masked", "masked", fill_codes)):
-        prior, started = load_prior(runs[phase]).to(device), time.monotonic()
-        sizes = [min(256, count - start) for start in range(0, count, 256)]
-        drawn[name] = torch.cat([draw(prior, n, Sampling(seed=i), progress=False) for i, n in enumerate(sizes)])
+    for name, phase in (("causal", "prior"), ("masked", "masked")):
+        started = time.monotonic()
+        drawn[name] = draw_many(phase, config, count)  # type: ignore[arg-type]
         figures[f"seconds_to_draw_{name}"] = round(time.monotonic() - started, 1)
         with torch.no_grad():
             grid = make_grid(to_uint8(model.decode(drawn[name][:64])).permute(0, 3, 1, 2).cpu(), nrow=8)

@@ -7,21 +7,13 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from vq_core.avatars.dataset import read_attributes, write_avatars
+from vq_core.avatars.dataset import read_attributes
 from vq_core.config import load_config
 from vq_core.data.augment import to_pictures
-from vq_core.data.ingest import ingest
 from vq_core.data.packed import PackedImages
 from vq_core.errors import DataError
 from vq_core.evaluation import analysis
 from vq_core.runs.loading import make_vqvae
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
-    folder = tmp_path_factory.mktemp("analysis")
-    write_avatars(folder / "raw", 40, seed=0, progress=False)
-    return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -66,21 +66,21 @@ def grids() -> np.ndarray:
 
 def test_copies_are_found_by_their_codes_mirrored_or_not(grids: np.ndarray) -> None:
     train, held_out, new = np.stack([grids[:200], grids[:200, :, ::-1]]), grids[200:300], grids[300:].astype(np.int64)
-    assert code_novelty(new, train, held_out).copies <= 0.1
     samples = new.copy()
     samples[0], samples[1] = grids[7], grids[9, :, ::-1]
     samples[2, :4] = grids[11, :4]  # in large part
-    found = code_novelty(samples, train, held_out)
+    found, original = code_novelty({"copied": samples, "new": new}, train, held_out).values()
+    assert original.copies <= 0.1
     assert found.samples[:2].tolist() == [0, 0] and found.samples[2] <= 2 / 6
     assert found.rows[:3].tolist() == [7, 9, 11]
     assert 0.15 <= found.copies <= 0.25 and found.held_out_copies <= 0.01
-    unmirrored = code_novelty(samples, train[:1], held_out)
+    unmirrored = code_novelty({"copied": samples}, train[:1], held_out)["copied"]
     assert unmirrored.samples[0] == 0 < unmirrored.samples[1]
 
 
 def test_shares_of_unequal_codes_by_brute_force(grids: np.ndarray) -> None:
     train, held_out = np.stack([grids[:200], grids[:200, :, ::-1]]), grids[200:300]
-    found = code_novelty(grids[300:], train, held_out)
+    found = code_novelty({"new": grids[300:]}, train, held_out)["new"]
     for shares, asked in ((found.samples, grids[300:]), (found.held_out, held_out)):
         for share, grid in zip(shares, asked, strict=True):
             unequal = [

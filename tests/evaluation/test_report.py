@@ -8,24 +8,15 @@ import pytest
 import torch
 from corner_pixels import CornerPixels
 
-from vq_core.avatars.dataset import write_avatars
 from vq_core.config import load_config
 from vq_core.data.augment import to_float
 from vq_core.data.decode import load_picture
-from vq_core.data.ingest import ingest
 from vq_core.data.packed import PackedImages
 from vq_core.errors import DataError
 from vq_core.evaluation.distances import features_of, frechet_distance, kernel_distance, precision_recall
 from vq_core.evaluation.report import distance_metrics, held_out_halves, images_in
 from vq_core.models import VQVAE
 from vq_core.runs.loading import make_vqvae
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
-    folder = tmp_path_factory.mktemp("distances")
-    write_avatars(folder / "raw", 60, seed=0, progress=False)
-    return ingest(folder / "raw", folder / "packed", load_config("smoke").data, seed=0, progress=False)
 
 
 @pytest.fixture(scope="module")

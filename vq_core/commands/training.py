@@ -70,9 +70,9 @@ def train(config: Config, phase: Any, resume: bool) -> None:
 def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Path | None) -> None:
     """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
     from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
-    from vq_core.evaluation.report import compare_sets, reconstruction_metrics
+    from vq_core.evaluation.report import compare_sets, draw_many, reconstruction_metrics
     from vq_core.models.perceptual import PerceptualLoss
-    from vq_core.runs.finding import finished, load_images
+    from vq_core.runs.finding import finished, load_images, run_for
 
     if against and not (fid or frechet):
         raise click.UsageError("--against says what to compare with; say in which features: --frechet or --fid")
@@ -86,25 +86,11 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
     common.echo(metrics, ".4f")
     if nets:
         count = len(packed.val_rows) // (1 if against else 2)
-        samples = _samples(config, count) if phase == "phase2" and count else {}
+        kinds: list[tuple[str, Any]] = (
+            [("causal", "prior"), ("masked", "masked")] if phase == "phase2" and count else []
+        )
+        samples = {name: draw_many(prior, config, count) for name, prior in kinds if run_for(prior, config).done}
         click.echo("\n".join(f"  {line}" for line in compare_sets(run, config, samples, nets, against)))
-
-
-def _samples(config: Config, count: int) -> dict[str, Any]:
-    """Codes drawn from each finished prior, 256 grids at a time: in `full` the cache takes 8 MB per grid."""
-    import torch
-
-    from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
-    from vq_core.runs.finding import run_for
-
-    samples, sizes = {}, [min(256, count - start) for start in range(0, count, 256)]
-    ways: list[tuple[str, Any, Any]] = [("causal", "prior", sample_codes), ("masked", "masked", fill_codes)]
-    for name, phase, draw in ways:
-        if run_for(phase, config).done:
-            prior = common.prior_of(phase, config)
-            parts = [draw(prior, n, Sampling(seed=config.seed + i)) for i, n in enumerate(sizes)]
-            samples[name] = torch.cat(parts)
-    return samples
 
 
 @common.command(group, reads_runs=False)

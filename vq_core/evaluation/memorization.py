@@ -48,16 +48,23 @@ def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) ->
     return Novelty(distance[:count], distance[count:], rows[:count])
 
 
-def code_novelty(samples: Codes, train: Integer[np.ndarray, "v n h w"], held_out: Codes) -> Novelty:
+def code_novelty(
+    samples: dict[str, Codes], train: Integer[np.ndarray, "v n h w"], held_out: Codes
+) -> dict[str, Novelty]:
     """The same by codes: a distance is the smallest share of codes that differ, by place, from a training image's.
 
     `train` are the codes of the training images as they are and mirrored. Unlike thumbnails, this notices a picture of
     which a large part is copied while the rest is new.
     """
     flat = train.reshape(len(train) * train.shape[1], -1)
-    both = [(flat != grid.ravel()).mean(axis=1) for grid in np.concatenate([samples, held_out]).astype(train.dtype)]
-    nearest, rows = np.array([d.min() for d in both]), np.array([d.argmin() % train.shape[1] for d in both])
-    return Novelty(nearest[: len(samples)], nearest[len(samples) :], rows[: len(samples)])
+
+    def nearest(grids: Codes) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:
+        differ = [(flat != grid.ravel()).mean(axis=1) for grid in grids.astype(train.dtype)]
+        return np.array([d.min() for d in differ]), np.array([d.argmin() % train.shape[1] for d in differ])
+
+    usual, _ = nearest(held_out)
+    found = {name: nearest(grids) for name, grids in samples.items()}
+    return {name: Novelty(distance, usual, rows) for name, (distance, rows) in found.items()}
 
 
 def nearest_training(images: Pictures, packed: PackedImages) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:

@@ -22,14 +22,15 @@ from vq_core.evaluation import distances
 from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.evaluation.memorization import code_novelty
+from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.perceptual import PerceptualLoss
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.runs.codes import extract_codes
-from vq_core.runs.finding import load_images
-from vq_core.runs.folders import Run
-from vq_core.runs.loading import load_vqvae
+from vq_core.runs.finding import finished, load_images
+from vq_core.runs.folders import Phase, Run
+from vq_core.runs.loading import load_prior, load_vqvae
 
 Pictures = UInt8[np.ndarray, "_ size size 3"]
 Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
@@ -87,6 +88,13 @@ def reconstruct_held_out(model: VQVAE, packed: PackedImages, count: int = 2000) 
     rows = packed.val_rows[:count]
     parts = np.array_split(rows, -(-len(rows) // 64))
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
+
+
+def draw_many(phase: Phase, config: Config, count: int) -> Int64[Tensor, "count h w"]:
+    """Codes drawn from a finished prior, 256 grids at a time: in `full` the cache takes 8 MB per grid."""
+    prior = load_prior(finished(phase, config)).to(pick_device(config))
+    draw, sizes = sample_codes if prior.causal else fill_codes, [min(256, count - n) for n in range(0, count, 256)]
+    return torch.cat([draw(prior, size, Sampling(seed=config.seed + i)) for i, size in enumerate(sizes)])
 
 
 def held_out_halves(packed: PackedImages) -> tuple[Pictures, Pictures]:
@@ -160,10 +168,11 @@ def compare_sets(
         (reference, left_out), real = images_in(folder, config), packed.images[packed.val_rows]
         against, where = folder.resolve().name, f"of {folder}; {left_out} unusable files left out"
     metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed)
-    for name, drawn in samples.items():
+    if samples:
         codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
-        found = code_novelty(drawn.cpu().numpy(), codes[:, packed.train_rows], codes[0, packed.val_rows])
-        metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
+        drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
+        for name, found in code_novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():
+            metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
     stored, few = run.result(), min(len(reference), int(metrics["distance_images"]))
     if stored.get("against") != against:  # distances to other images are not comparable with these
         old = [key for key in stored if key.startswith(("fid_", "kid_", "frechet_", "kernel_"))]
