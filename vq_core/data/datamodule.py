@@ -38,9 +38,8 @@ class RowsDataModule(L.LightningDataModule):
         if train < batch_size:
             raise DataError(f"{train} training images are fewer than {key}={batch_size}; lower it or add images")
         if val < devices:
-            raise DataError(
-                f"{val} validation images are too few for train.devices={devices}; raise data.val_share or add images"
-            )
+            few = f"{val} validation images are too few for train.devices={devices}"
+            raise DataError(f"{few}; raise data.val_share or add images")
 
     def train_dataloader(self) -> DataLoader[int]:
         """Batches from the position up to the next validation or the end."""
