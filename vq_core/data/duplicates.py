@@ -23,8 +23,7 @@ _PAIRS = 128  # pairs of thumbnails compared at once
 
 def perceptual_hash(pixels: UInt8[np.ndarray, "size size 3"]) -> np.uint64:
     """The 64-bit pHash of a picture."""
-    bits = imagehash.phash(Image.fromarray(pixels)).hash
-    return np.packbits(bits).view(np.uint64)[0]
+    return np.packbits(imagehash.phash(Image.fromarray(pixels)).hash).view(np.uint64)[0]
 
 
 def first_of_group(
@@ -81,10 +80,9 @@ def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _around(extreme: np.ufunc, images: np.ndarray) -> np.ndarray:
     """The extreme of the 3×3 pixels around each pixel; scipy's filters take several times as long on bytes."""
-    rows = images.copy()
-    extreme(rows[:, 1:], images[:, :-1], out=rows[:, 1:])
-    extreme(rows[:, :-1], images[:, 1:], out=rows[:, :-1])
-    both = rows.copy()
-    extreme(both[:, :, 1:], rows[:, :, :-1], out=both[:, :, 1:])
-    extreme(both[:, :, :-1], rows[:, :, 1:], out=both[:, :, :-1])
-    return both
+    for _ in range(2):  # along columns, then along rows
+        found = images.copy("K")
+        extreme(found[:, 1:], images[:, :-1], out=found[:, 1:])
+        extreme(found[:, :-1], images[:, 1:], out=found[:, :-1])
+        images = found.swapaxes(1, 2)
+    return images
