@@ -33,10 +33,9 @@ def raw_dir(config: Config) -> Path:
 
 def processed_dir(config: Config) -> Path:
     """The folder of the packed images for these settings."""
-    source = "raw" if image_source(config) == "raw" else raw_dir(config).name
     settings = sorted(packing_settings(config.data, config.seed).items())
     digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
-    return data_dir() / "processed" / f"{source}-{config.data.image_size}-{config.data.square}-{digest}"
+    return data_dir() / "processed" / f"{raw_dir(config).name}-{config.data.image_size}-{config.data.square}-{digest}"
 
 
 def prepare_images(config: Config, progress: bool = True) -> PackedImages:
@@ -55,8 +54,7 @@ def packed_with(fingerprint: str) -> PackedImages | None:
     """The packed images with this fingerprint, whatever settings they were made with; None if they are gone."""
     for meta in sorted((data_dir() / "processed").glob("*/meta.json")):
         with suppress(DataError):
-            packed = load_packed(meta.parent)
-            if packed.fingerprint == fingerprint:
+            if (packed := load_packed(meta.parent)).fingerprint == fingerprint:
                 return packed
     return None
 
