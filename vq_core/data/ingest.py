@@ -172,10 +172,7 @@ def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list
     digests = [hashlib.sha256(f"{seed} {entries[i].sha256}".encode()).digest() for i in kept]
     draw = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     val = draw < val_share
-    if not val.any():
-        val[draw.argmin()] = True
-    if val.all():
-        val[draw.argmax()] = False
+    val[draw.argmin()], val[draw.argmax()] = True, False  # changes something only if a side would be empty
     done, held_out = list(entries), dict(zip(kept, val, strict=True))
     for row, i in enumerate(sorted(kept, key=lambda i: entries[i].sha256)):
         done[i] = replace(entries[i], row=row, split="val" if held_out[i] else "train")
