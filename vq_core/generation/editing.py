@@ -86,8 +86,7 @@ class Edit:
 
         Raises `ArgumentError` if a prior is needed but not given, or the causal one is given for `vary`.
         """
-        region = torch.ones(codes.shape[1:], dtype=torch.bool) if self.region is None else self.region
-        region = region.to(codes.device)
+        region = torch.ones_like(codes[0], dtype=torch.bool) if self.region is None else self.region.to(codes.device)
         if self.copy_from is not None:
             return torch.where(region, self.copy_from, codes)
         if self.code is not None:
@@ -139,9 +138,8 @@ def decode_edited(model: VQVAE, before: OneGrid, after: Codes) -> Float[Tensor, 
 @torch.no_grad()
 def blend_latents(model: VQVAE, a: OneImage, b: OneImage, steps: int) -> Float[Tensor, "steps 3 height width"]:
     """From avatar a to b [1, 3, h, w]: z_e interpolated, then quantised and decoded; [steps, 3, h, w]."""
-    z_a, z_b = model.latents(a), model.latents(b)
     weights = torch.linspace(0, 1, steps, device=a.device).view(-1, 1, 1, 1)
-    return model.decode(model.quantizer(torch.lerp(z_a, z_b, weights)).indices)
+    return model.decode(model.quantizer(torch.lerp(model.latents(a), model.latents(b), weights)).indices)
 
 
 def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[Tensor, "steps h w"]:
