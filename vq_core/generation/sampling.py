@@ -63,8 +63,7 @@ def sample_codes(
         raise ArgumentError("prior must be the causal one; fill_codes draws from the masked one")
     if keep is not None and keep.dim() == 3:
         raise ArgumentError("keep must be one mask [h, w] for all grids")
-    known, codes = _given(prior, count, sampling, start, keep)
-    generator = torch.Generator(device=codes.device).manual_seed(sampling.seed)
+    known, codes, generator = _given(prior, count, sampling, start, keep)
     training, cache = prior.training, prior.cache(count)
     prior.eval()
     first, fixed = 0, known[0].tolist()
@@ -99,8 +98,7 @@ def fill_codes(
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")
-    known, codes = _given(prior, count, sampling, start, keep)
-    generator = torch.Generator(device=codes.device).manual_seed(sampling.seed)
+    known, codes, generator = _given(prior, count, sampling, start, keep)
     training, turn = prior.training, halton_order(prior.grid).argsort().to(codes.device)
     order = torch.where(known, turn - len(turn), turn).argsort(1)  # first what is known, then the others by their turn
     prior.eval()
@@ -147,8 +145,8 @@ def random_codes(num_codes: int, count: int, grid: int, seed: int = 0) -> Codes:
 
 def _given(
     prior: CodeTransformer, count: int, sampling: Sampling, start: Tensor | None, keep: Tensor | None
-) -> tuple[Bool[Tensor, "b n"], Int64[Tensor, "b n"]]:
-    """For every grid, the mask of known positions and the codes there."""
+) -> tuple[Bool[Tensor, "b n"], Int64[Tensor, "b n"], torch.Generator]:
+    """For every grid, the mask of known positions and the codes there; and a generator for the others."""
     if count < 1:
         raise ArgumentError(f"count must be at least 1, got {count}")
     if sampling.top_k is not None and sampling.top_k > prior.num_codes:
@@ -165,4 +163,5 @@ def _given(
     if int(start.min()) < 0 or int(start.max()) >= prior.num_codes:
         raise ArgumentError(f"start must hold codes in [0, {prior.num_codes})")
     codes = start.to(device).expand(count, *shape).flatten(1).clone()
-    return keep.to(device).expand(count, *shape).flatten(1), codes
+    generator = torch.Generator(device=device).manual_seed(sampling.seed)
+    return keep.to(device).expand(count, *shape).flatten(1), codes, generator
