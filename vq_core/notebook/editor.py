@@ -77,13 +77,12 @@ class CodeEditor(w.VBox):
         self.model, self.priors, self.folder = model, priors, folder
         self.given = model.encode(x)  # [n, h, w]
         self._edits = [_Edits(codes[None]) for codes in self.given]  # one per avatar
-        self._seed = 0
         grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
 
         width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # a whole number of screen pixels per pixel
         self.canvas = CellPicture(rows=grid, columns=grid, width=width, title="click or drag to choose cells")
         self.before, self.preview = w.Image(format="png", width=160), w.Image(format="png", width=96)
-        self._decoded = decoded
+        self._decoded, self._seed = decoded, 0
         self.atlas, self._atlas_order = _atlas(decoded)
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
