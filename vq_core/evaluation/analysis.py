@@ -46,13 +46,10 @@ def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) 
     """Up to `count` image patches, at most one per image, that map to a code, with one (padded) cell around each."""
     cell = packed.images.shape[1] // codes.shape[1]
     images, rows, columns = np.nonzero(codes == code)
-    _, first = np.unique(images, return_index=True)
-    patches = []
-    for n in first[:count]:
-        padded = np.pad(packed.images[images[n]], ((cell, cell), (cell, cell), (0, 0)), mode="edge")
-        top, left = rows[n] * cell, columns[n] * cell
-        patches.append(padded[top : top + 3 * cell, left : left + 3 * cell])
-    return patches
+    first = np.unique(images, return_index=True)[1][:count]
+    padded = np.pad(packed.images[images[first]], ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
+    corners = zip(padded, rows[first] * cell, columns[first] * cell, strict=True)
+    return [image[top : top + 3 * cell, left : left + 3 * cell] for image, top, left in corners]
 
 
 @torch.no_grad()
@@ -126,8 +123,7 @@ def linear_probes(
         asked = np.isin(y_val, y_known)
         if len(set(y_known)) < 2 or not asked.any():
             continue
-        model = LogisticRegression(max_iter=200, C=0.1).fit(x_known, y_known)
-        guess = DummyClassifier().fit(x_known, y_known)
-        scores = [float(fitted.score(x_val[asked], y_val[asked])) for fitted in (model, guess)]
+        fitted = [model.fit(x_known, y_known) for model in (LogisticRegression(max_iter=200, C=0.1), DummyClassifier())]
+        scores = [float(model.score(x_val[asked], y_val[asked])) for model in fitted]
         probes.append(Probe(name, *scores))
     return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)
