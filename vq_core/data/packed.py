@@ -70,8 +70,7 @@ class PackedImages:
 
     def conversions(self) -> dict[str, int]:
         """How many kept pictures needed each kind of conversion, the most frequent first."""
-        notes = Counter(note for entry in self.kept for note in entry.notes.split("; ") if note)
-        return dict(notes.most_common())
+        return dict(Counter(note for entry in self.kept for note in entry.notes.split("; ") if note).most_common())
 
     def _rows(self, split: str) -> np.ndarray:
         return np.array([entry.row for entry in self.kept if entry.split == split], dtype=np.int64)
