@@ -73,11 +73,9 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """All settings that the run was started with, as stored. Raises `RunError` if they cannot be read."""
-        path = self.folder / "config.yaml"
-        try:
+        path, stored = self.folder / "config.yaml", None
+        with suppress(OSError, ValueError, yaml.YAMLError):
             stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            stored = None
         if not isinstance(stored, dict):
             raise RunError(f"{path}: is missing or damaged, so the settings of this run are unknown; delete its folder")
         return stored
@@ -105,8 +103,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self.folder / "config.yaml") as file:
             file.write(yaml.safe_dump(settings, sort_keys=False).encode())
-        for name in ("history.jsonl", "usage.jsonl"):
-            path = self.folder / name
+        for path in (self.folder / "history.jsonl", self.folder / "usage.jsonl"):
             if path.is_file():
                 kept = [json.dumps(row) + "\n" for row in _read_lines(path) if row["step"] <= step]
                 with written_whole(path) as file:
