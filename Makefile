@@ -1,7 +1,8 @@
-# make workbook            set up, then execute all six notebooks (PROFILE=demo; full on a GPU)
+# make workbook            set up, then execute all six notebooks (PROFILE=full, quick, demo; if not given, what suits the machine)
 # make lab                 set up, then open JupyterLab
 # make test                set up, then everything that CI checks
 # make bench               benchmarks, as ratios
+# make bench-gpu           speed and memory of full's training steps on this machine's GPU, into data/gpu
 # make screenshots         the same browser tests at demo scale, which take the README's pictures of JupyterLab
 # make sync                write each notebook's .py from its .ipynb
 # make format              format and lint, mending what can be mended
@@ -9,7 +10,7 @@
 #
 # The packages are those of constraints.txt, so that figures mean the same next month; UPGRADE=1 takes the newest instead.
 
-PROFILE ?= $(or $(VQ_PROFILE),demo)
+PROFILE ?= $(VQ_PROFILE)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -19,7 +20,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 FIND_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome
 BROWSER_TESTS := $(BIN)/pytest tests/browser --override-ini=addopts=-ra -p no:cacheprovider -q
 
-.PHONY: workbook lab test bench screenshots sync format constraints upgrade
+.PHONY: workbook lab test bench bench-gpu screenshots sync format constraints upgrade
 .DEFAULT_GOAL := workbook
 
 VERSIONS := $(if $(UPGRADE),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
@@ -41,7 +42,7 @@ format: $(VENV)/installed
 	@$(BIN)/ruff check --fix .
 
 workbook: $(VENV)/installed
-	@$(BIN)/python -m vq_core workbook --profile $(PROFILE)
+	@$(BIN)/python -m vq_core workbook $(if $(PROFILE),--profile $(PROFILE))
 
 lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
@@ -49,6 +50,9 @@ lab: $(VENV)/installed
 bench: $(VENV)/installed
 	@$(PIP_INSTALL) -e '.[dev,bench]'
 	@$(BIN)/pytest tests/benchmarks -p no:cacheprovider --override-ini=addopts= --override-ini=filterwarnings=default -q -s
+
+bench-gpu: $(VENV)/installed
+	@VQ_DATA=$(CURDIR)/data/gpu/data $(BIN)/python tests/benchmarks/gpu.py --part steps --out data/gpu
 
 sync: $(VENV)/installed
 	@for notebook in $(NOTEBOOKS); do \

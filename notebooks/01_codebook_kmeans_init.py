@@ -20,10 +20,10 @@ from IPython.display import display
 from sklearn.decomposition import PCA
 
 import vq_core
-from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
 from vq_core.evaluation.analysis import codebook_fit
+from vq_core.machine import pick_device
 from vq_core.models import VectorQuantizerEMA
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView

@@ -17,10 +17,10 @@
 from IPython.display import Markdown, display
 
 import vq_core
-from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
 from vq_core.evaluation.report import evaluate_run
+from vq_core.machine import pick_device
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
 from vq_core.notebook.widgets import UsageExplorer, card_of, wipe

@@ -20,7 +20,6 @@ import torch
 from IPython.display import display
 
 import vq_core
-from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
 from vq_core.errors import MissingWeights
@@ -31,6 +30,7 @@ from vq_core.evaluation.report import bits_metrics, compare_sets, reconstruct_he
 from vq_core.generation import editing
 from vq_core.generation.editing import Edit
 from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
+from vq_core.machine import pick_device
 from vq_core.notebook import plots
 from vq_core.notebook.editor import CodeEditor
 from vq_core.notebook.monitor import LiveView
@@ -96,8 +96,8 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # %% [markdown]
 # ## 4. Against counting
 #
-# What is a prior worth? *Uniform* knows nothing, *unigram* how frequent each code is, *bigram* which code follows which,
-# *left + above* what two neighbours say together.
+# What is a prior worth? *Uniform* knows nothing, *unigram* how frequent each code is, *left + above* what two neighbours
+# say together.
 
 # %% tags=["picture-bits"]
 bits = bits_metrics(codes, packed, config) | {"masked": masked_run.result()["best_bits"]}

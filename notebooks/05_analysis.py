@@ -20,13 +20,13 @@ from sklearn.manifold import TSNE
 
 import vq_core
 from vq_core.avatars.dataset import read_attributes
-from vq_core.config import pick_device
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import image_source, images_of, raw_dir
 from vq_core.evaluation import analysis
 from vq_core.evaluation.report import evaluate_run
 from vq_core.generation.editing import Edit, region
 from vq_core.generation.sampling import Sampling, random_codes, sample_codes
+from vq_core.machine import pick_device
 from vq_core.notebook import plots
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images

@@ -1,6 +1,7 @@
 """Reading the settings: profiles, overlays, overrides, and mistakes that are named."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 import yaml
 
 from vq_core import Config, ConfigError, load_config
-from vq_core.config import PROFILES, active_profile, config_from_dict, data_dir, precision_of
+from vq_core.config import PROFILES, config_from_dict, data_dir
+from vq_core.machine import active_profile, precision_of
 
 # What one person on one 24 GB GPU with about 10,000 avatars is promised.
 FULL: dict[str, Any] = {
@@ -209,6 +211,20 @@ def test_the_environment_names_profile_and_data(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VQ_PROFILE", "smoke")
     monkeypatch.setenv("VQ_DATA", str(tmp_path))
     assert active_profile() == "smoke" and data_dir() == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(("memory", "profile"), [(8.2e9, "quick"), (25e9, "quick"), (6.4e9, "demo")])
+def test_without_a_name_the_profile_suits_the_machine_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], memory: float, profile: str
+) -> None:
+    card = SimpleNamespace(total_memory=memory)
+    monkeypatch.setenv("VQ_PROFILE", "")  # as make exports it
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: f"card of {memory:g}")
+    assert active_profile() == profile == active_profile()
+    assert capsys.readouterr().out.count(f"profile {profile} (card of {memory:g}, {memory / 2**30:.0f} GB)") == 1
+    assert load_config(profile).profile == profile
 
 
 def test_more_neighbours_than_the_grid_has_are_refused() -> None:

@@ -42,6 +42,7 @@ FLOORS = (
     {"files"},
     {"settings"},
     {"config", "models", "avatars"},
+    {"machine"},
     {"data"},
     {"runs"},
     {"training", "evaluation", "generation"},

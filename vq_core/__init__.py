@@ -8,12 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vq_core.config import Config, active_profile, load_config
+    from vq_core.config import Config, load_config
     from vq_core.errors import ConfigError
+    from vq_core.machine import active_profile
     from vq_core.runs.finding import config_of
     from vq_core.runs.loading import load_prior, load_vqvae
 
-_HOME = {"Config": "config", "ConfigError": "errors", "active_profile": "config", "config_of": "runs.finding"}
+_HOME = {"Config": "config", "ConfigError": "errors", "active_profile": "machine", "config_of": "runs.finding"}
 _HOME |= {"load_config": "config", "load_prior": "runs.loading", "load_vqvae": "runs.loading"}
 __all__ = ["Config", "ConfigError", "active_profile", "config_of", "load_config", "load_prior", "load_vqvae"]
 

@@ -9,7 +9,7 @@ import difflib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,12 +17,9 @@ from pydantic import BaseModel, ValidationError
 from vq_core.errors import ConfigError
 from vq_core.settings import Config
 
-if TYPE_CHECKING:
-    import torch
-
 CONFIG_DIR = Path(__file__).parent / "configs"
 PROJECT_DIR = Path(__file__).parents[1]
-PROFILES = ("full", "demo", "smoke")
+PROFILES = ("full", "quick", "demo", "smoke")
 
 # Keys renamed since 6d1eaf3: new → old. Both can be read; run names are hashed over the old ones.
 RENAMED = {"loss.gan_loss": "loss.gan_kind"}
@@ -30,7 +27,7 @@ RENAMED = {"loss.gan_loss": "loss.gan_kind"}
 # settings stored without the key are read as if they had that value. `train.precision` is older, but not its "auto".
 NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
 NEUTRAL |= {"prior.ema": 0.0, "prior.views": 2, "prior.neighbours": 5, "train.precision": "auto"}
-NEUTRAL |= {"masked.network": "bidirectional"}
+NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
 
 
 def data_dir() -> Path:
@@ -38,47 +35,12 @@ def data_dir() -> Path:
     return Path(os.environ.get("VQ_DATA", PROJECT_DIR / "data")).expanduser().resolve()
 
 
-def active_profile() -> str:
-    """The profile named by `$VQ_PROFILE`; `demo` if that is not set."""
-    return os.environ.get("VQ_PROFILE", "demo")
-
-
-def pick_device(config: Config) -> "torch.device":
-    """The device that `train.device` means on this machine. Raises `ConfigError` if there is no such device."""
-    import torch  # here, so that reading settings does not have to wait for it
-
-    wanted, gpus = config.train.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cuda" and not gpus:
-        raise ConfigError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
-    if wanted == "cpu" or not gpus:
-        return torch.device("cpu")
-    if config.train.devices > gpus:
-        raise ConfigError(f"train.devices={config.train.devices}, but this machine has {gpus} GPUs")
-    return torch.device("cuda")
-
-
-def precision_of(config: Config) -> Any:
-    """The precision that `train.precision` means on this machine, as Lightning names it.
-
-    Raises `ConfigError` if bf16 is asked for, but the CPU lacks the instructions for it.
-    """
-    import torch
-
-    asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
-    able = pick_device(config).type == "cuda" or any(torch.cpu.get_capabilities().get(name) for name in instructions)
-    if asked == "bf16-mixed" and not able:
-        raise ConfigError("train.precision=bf16-mixed: this CPU lacks AVX512-BF16 and AMX; set train.precision=auto")
-    if asked != "auto":
-        return asked
-    return "bf16-mixed" if able else "32-true"
-
-
 def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a profile, apply `key=value` overrides and validate the result.
 
-    The profile is "full", "demo", "smoke", or the path of a YAML file to apply on top of the full profile; overrides,
-    such as `["model.num_codes=512", "loss.gan=0.2"]`, have values in YAML. Raises `ConfigError` for an unknown profile
-    or key, a wrong type, a value out of range, or a combination that cannot work.
+    The profile is "full", "quick", "demo", "smoke", or the path of a YAML file to apply on top of the full profile;
+    overrides, such as `["model.num_codes=512", "loss.gan=0.2"]`, have values in YAML. Raises `ConfigError` for an
+    unknown profile or key, a wrong type, a value out of range, or a combination that cannot work.
     """
     tree = _read_yaml(CONFIG_DIR / "vqvae_anime.yaml")
     if profile != "full":

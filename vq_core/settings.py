@@ -130,6 +130,7 @@ class TrainConfig(_Group):
     batch_size: int = Field(ge=1)
     accumulate: int = Field(ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    compile: Literal["auto", True, False]
     device: Literal["auto", "cpu", "cuda"]
     devices: int = Field(ge=1)
     val_every: int = Field(ge=1)

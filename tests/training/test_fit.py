@@ -1,6 +1,7 @@
 """What stops a training, and what does not let it begin."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,3 +118,23 @@ def test_wandb_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("vq_core.training.fit.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train("phase1", settings(*FROM_SCRATCH, "train.wandb=true"))
+
+
+def test_without_room_for_its_checkpoints_a_training_does_not_begin(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("phase1", settings(*FROM_SCRATCH))
+    size = run.last.stat().st_size
+    for lr, free, begins in (
+        (0.01, 2 * size, False),
+        (0.02, 5 * size, True),
+    ):  # 10 steps leave best, last and one at step 6
+        monkeypatch.setattr(
+            "vq_core.training.fit.shutil.disk_usage", lambda folder, free=free: SimpleNamespace(free=free)
+        )
+        config = settings(*FROM_SCRATCH, f"phase1.lr={lr}")
+        if begins:
+            assert train("phase1", config).done
+        else:
+            with pytest.raises(RunError, match=r"GB are free: make room, or raise train.checkpoint_every=6"):
+                train("phase1", config)

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vq_core.config import Config, active_profile, load_config, pick_device
+from vq_core.config import Config, load_config
 from vq_core.errors import ConfigError, NotFiniteError, Stopped, UserError
+from vq_core.machine import active_profile, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vq_core.models import VQVAE, CodeTransformer
-    from vq_core.runs.folders import Phase, Run
+    from vq_core.models import VQVAE
+    from vq_core.runs.folders import Phase
 
-PROFILE = click.option("--profile", help="full, demo, smoke or a YAML file; default: $VQ_PROFILE, else demo.")
+PROFILE = click.option(
+    "--profile", help="full, quick, demo, smoke or a YAML file; default: $VQ_PROFILE, else as suits the machine."
+)
 RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
@@ -96,21 +99,6 @@ def echo(metrics: dict[str, Any], digits: str = ".4g") -> None:
         click.echo(f"  {name}: {value:{digits}}" if isinstance(value, float) else f"  {name}: {value}")
 
 
-def vqvae_of(run: "Run", config: Config) -> "VQVAE":
-    """A run's autoencoder, on the configured device."""
-    from vq_core.runs.loading import load_vqvae
-
-    return load_vqvae(run).to(pick_device(config))
-
-
-def prior_of(phase: "Phase", config: Config) -> "CodeTransformer":
-    """The transformer of a finished prior, on the configured device."""
-    from vq_core.runs.finding import finished
-    from vq_core.runs.loading import load_prior
-
-    return load_prior(finished(phase, config)).to(pick_device(config))
-
-
 def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQVAE, Tensor, Path]":
     """The autoencoder of a phase, the image files as a batch [b, 3, h, w], and the run's folder for results."""
     import numpy as np
@@ -118,9 +106,10 @@ def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQ
 
     from vq_core.data.augment import to_float
     from vq_core.runs.finding import finished
+    from vq_core.runs.loading import load_vqvae
 
     run = finished(phase, config)
-    model = vqvae_of(run, config)
+    model = load_vqvae(run).to(pick_device(config))
     pixels = np.stack([square(config, image) for image in images])
     return model, to_float(torch.from_numpy(pixels).to(model.device)), run.folder
 

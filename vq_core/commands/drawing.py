@@ -8,6 +8,7 @@ import click
 from vq_core.commands import common
 from vq_core.config import Config
 from vq_core.generation import PASSES, TEMPERATURE, TOP_P
+from vq_core.machine import pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,16 +55,17 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     from vq_core.errors import DataError
     from vq_core.evaluation.memorization import novelty
     from vq_core.evaluation.report import reconstruct_held_out
-    from vq_core.generation.sampling import Sampling, fill_codes, random_codes, sample_codes
+    from vq_core.generation.sampling import Sampling, fill_codes, prior_of, random_codes, sample_codes
     from vq_core.runs.finding import finished, load_images
+    from vq_core.runs.loading import load_vqvae
 
     sampling, run = Sampling(**drawing), finished("phase2", config)
-    model = common.vqvae_of(run, config)
+    model = load_vqvae(run).to(pick_device(config))
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:
         run = finished("prior" if way == "causal" else "masked", config)
-        prior = common.prior_of(run.phase, config)
+        prior = prior_of(run.phase, config)
         codes = (sample_codes if prior.causal else fill_codes)(prior, count, sampling)
     images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
     name = f"samples-{way}-seed{sampling.seed}"
@@ -94,6 +96,7 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
 def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> None:
     """Interpolate from one image to another, in latents or in codes."""
     from vq_core.generation import editing
+    from vq_core.generation.sampling import prior_of
 
     model, x, folder = common.open_images(config, [a, b], "phase2")
     codes = model.encode(x)
@@ -102,7 +105,7 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> No
     elif method == "exchange":
         frames = model.decode(editing.exchange_codes(codes[:1], codes[1:], steps, config.seed))
     else:
-        frames = model.decode(editing.exchange_likely(common.prior_of("masked", config), codes[:1], codes[1:], steps))
+        frames = model.decode(editing.exchange_likely(prior_of("masked", config), codes[:1], codes[1:], steps))
     common.save_grid(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
 
 
@@ -136,7 +139,7 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, **op
 
     from vq_core.data.decode import load_transparency
     from vq_core.generation import editing
-    from vq_core.generation.sampling import Sampling
+    from vq_core.generation.sampling import Sampling, prior_of
 
     sampling = Sampling(**{name: options.pop(name) for name in ("temperature", "top_p", "seed")})
     where = {name: options.pop(name) for name in ("rows", "columns", "mask")}
@@ -159,7 +162,7 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, **op
     else:
         given, change = before, _edit(name, options[name], region, codes, config)
     way = change.way if way == "auto" else way
-    prior = common.prior_of("prior" if way == "causal" else "masked", config) if drawn else None
+    prior = prior_of("prior" if way == "causal" else "masked", config) if drawn else None
     if drawn:
         click.echo(f"drawn by the {way} prior")
     after = change.apply(given, prior, count, sampling)

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from vq_core.commands import common
-from vq_core.config import PROJECT_DIR, Config, active_profile, data_dir, load_config
+from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
+from vq_core.machine import active_profile, pick_device
 
 group = click.Group()
 
@@ -70,15 +71,17 @@ def train(config: Config, phase: Any, resume: bool) -> None:
 def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Path | None) -> None:
     """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
     from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
-    from vq_core.evaluation.report import compare_sets, draw_many, reconstruction_metrics
+    from vq_core.evaluation.report import compare_sets, reconstruction_metrics
+    from vq_core.generation.sampling import draw_many
     from vq_core.models.perceptual import PerceptualLoss
     from vq_core.runs.finding import finished, load_images, run_for
+    from vq_core.runs.loading import load_vqvae
 
     if against and not (fid or frechet):
         raise click.UsageError("--against says what to compare with; say in which features: --frechet or --fid")
     run, packed = finished(phase, config), load_images(config)
     nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
-    model = common.vqvae_of(run, config)
+    model = load_vqvae(run).to(pick_device(config))
     metrics = reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}

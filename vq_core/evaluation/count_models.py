@@ -14,27 +14,6 @@ def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float
     return float(-np.log2(_frequencies(train, num_codes)[held_out]).mean())
 
 
-def bigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
-    """Bits per token of held-out codes given the previous code in raster order.
-
-    p(b | a) = (n(a, b) + α·p(b)) / (n(a) + α): pairs backed off to the unigram. α is tuned on half of the held-out
-    sequences, and the result measured on the other half. The unigram predicts the first code of a grid.
-    """
-    unigram = _frequencies(train, num_codes)
-    pairs = np.zeros((num_codes, num_codes))
-    np.add.at(pairs, (train[:, :-1].ravel(), train[:, 1:].ravel()), 1)
-    seen = pairs.sum(axis=1)
-
-    def bits(sequences: Sequences, alpha: float) -> float:
-        before, code = sequences[:, :-1], sequences[:, 1:]
-        p = (pairs[before, code] + alpha * unigram[code]) / (seen[before] + alpha)
-        return float(-(np.log2(p).sum() + np.log2(unigram[sequences[:, 0]]).sum()) / sequences.size)
-
-    tuning, rest = held_out[::2], held_out[1::2]
-    best = min((3.0**n for n in range(10)), key=lambda alpha: bits(tuning, alpha))
-    return bits(rest if len(rest) else tuning, best)
-
-
 def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
     """Bits per token of held-out codes given the codes on the left and above.
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vq_core.config import Config, pick_device
+from vq_core.config import Config
 from vq_core.data.augment import to_float
 from vq_core.data.decode import load_picture
 from vq_core.data.images import images_of
@@ -19,18 +19,18 @@ from vq_core.data.ingest import raw_files
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ArgumentError, DataError, UnusableImage
 from vq_core.evaluation import distances
-from vq_core.evaluation.count_models import bigram_bits, neighbours_bits, unigram_bits
+from vq_core.evaluation.count_models import neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.evaluation.memorization import code_novelty
-from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
+from vq_core.machine import pick_device
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
 from vq_core.models.perceptual import PerceptualLoss
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.runs.codes import extract_codes
-from vq_core.runs.finding import finished, load_images
-from vq_core.runs.folders import Phase, Run
-from vq_core.runs.loading import load_prior, load_vqvae
+from vq_core.runs.finding import load_images
+from vq_core.runs.folders import Run
+from vq_core.runs.loading import load_vqvae
 
 Pictures = UInt8[np.ndarray, "_ size size 3"]
 Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
@@ -52,10 +52,9 @@ def reconstruction_metrics(
     PSNR, SSIM and LPIPS are means over images, with standard errors (`…_se`) if there are at least two; sharpness is
     the total gradient energy of the reconstructions over that of the inputs; `codes_used` is a fraction of all codes.
     """
-    device = model.device
+    device, rows = model.device, packed.val_rows
     parts: dict[str, list[Tensor]] = {}
     counts = torch.zeros(model.num_codes)
-    rows = packed.val_rows
     for some in np.array_split(rows, -(-len(rows) // 32)):
         x = images_of(packed, some).to(device)
         out = model.reconstruct(x)
@@ -88,13 +87,6 @@ def reconstruct_held_out(model: VQVAE, packed: PackedImages, count: int = 2000) 
     rows = packed.val_rows[:count]
     parts = np.array_split(rows, -(-len(rows) // 64))
     return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
-
-
-def draw_many(phase: Phase, config: Config, count: int) -> Int64[Tensor, "count h w"]:
-    """Codes drawn from a finished prior, 256 grids at a time: in `full` the cache takes 8 MB per grid."""
-    prior = load_prior(finished(phase, config)).to(pick_device(config))
-    draw, sizes = sample_codes if prior.causal else fill_codes, [min(256, count - n) for n in range(0, count, 256)]
-    return torch.cat([draw(prior, size, Sampling(seed=config.seed + i)) for i, size in enumerate(sizes)])
 
 
 def held_out_halves(packed: PackedImages) -> tuple[Pictures, Pictures]:
@@ -179,9 +171,8 @@ def compare_sets(
         run.update_result(dict.fromkeys(old) | {"against": against})
     run.update_result(metrics)
     lines = [f"{int(metrics['distance_images'])} images in each set, compared with {len(reference)} {where}"]
-    for name in ("floor", "reconstructions", *samples):
-        if told := ", ".join(_told(name, metrics, nets)):
-            lines.append(f"{name}: {told}")
+    told = {name: ", ".join(_told(name, metrics, nets)) for name in ("floor", "reconstructions", *samples)}
+    lines += [f"{name}: {figures}" for name, figures in told.items() if figures]
     if nets and few < distances.FEW:
         lines.append(f"no Fréchet distance, only the kernel distance: {few} images, and it needs {distances.FEW}")
     elif few < distances.FID_WANTS and "fid_floor" in metrics:
@@ -213,6 +204,5 @@ def bits_metrics(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, conf
     return {
         "uniform": float(np.log2(k)),
         "unigram": unigram_bits(train, held_out, k),
-        "bigram": bigram_bits(train, held_out, k),
         "left + above": neighbours_bits(codes[packed.train_rows], codes[packed.val_rows], k),
     }

@@ -9,10 +9,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vq_core.config import Config
 from vq_core.errors import ArgumentError
 from vq_core.generation import PASSES, TEMPERATURE, TOP_P
+from vq_core.machine import pick_device
 from vq_core.models import AnyOrderTransformer, CodeTransformer
 from vq_core.models.transformer import halton_order
+from vq_core.runs.finding import finished
+from vq_core.runs.folders import Phase
+from vq_core.runs.loading import load_prior
 
 Codes = Int64[Tensor, "b h w"]
 Way = Literal["causal", "masked"]
@@ -120,6 +125,18 @@ def fill_codes(
                 codes = codes.masked_scatter(due, sampling.draw(prior(codes)[due].float(), generator))
     prior.train(training)
     return codes.view(count, prior.grid, prior.grid)
+
+
+def prior_of(phase: Phase, config: Config) -> CodeTransformer:
+    """The transformer of a finished prior, on the configured device."""
+    return load_prior(finished(phase, config)).to(pick_device(config))
+
+
+def draw_many(phase: Phase, config: Config, count: int) -> Codes:
+    """Codes drawn from a finished prior, 256 grids at a time: in `full` the cache takes 8 MB per grid."""
+    prior = prior_of(phase, config)
+    draw, sizes = sample_codes if prior.causal else fill_codes, [min(256, count - n) for n in range(0, count, 256)]
+    return torch.cat([draw(prior, size, Sampling(seed=config.seed + i)) for i, size in enumerate(sizes)])
 
 
 def filtered_probabilities(

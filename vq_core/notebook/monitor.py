@@ -102,9 +102,7 @@ class LiveView(View):
         return " · ".join([*parts, ended] if ended else parts)
 
     def _metrics(self) -> list[str]:
-        last: dict[str, float] = {}
-        for row in self.history.rows[-50:]:
-            last |= row
+        last = {name: value for row in self.history.rows[-50:] for name, value in row.items()}
         return [f"{label} {last[name]:.4g}" for name, label in _IN_WORDS.items() if name in last]
 
     def _draw(self, training: StepModule, ended: str = "") -> None:

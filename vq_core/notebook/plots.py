@@ -16,16 +16,13 @@ from vq_core.models.quantizer_ema import perplexity
 from vq_core.runs.folders import Run
 
 BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#3b6fb6", "#e08a2c", "#3f9b63", "#c8433f", "#8a8f98", "#7d4fb2"
-STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False) | {
     "figure.dpi": 80,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "font.size": 9.5,
-    "legend.frameon": False,
     "image.interpolation": "auto",
 }
 WIDEST = 16.0  # inches
@@ -156,14 +153,9 @@ def draw_usage(
             ax.bar(0, 0, color=colour, label=f"{which.sum()} {kind}")  # only for the legend
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="upper right" if by_usage else "best")
-    ax.set(
-        title="\n".join(lines),
-        xlabel="codes, most used first" if by_usage else "code",
-        ylabel="usage / mean",
-        xlim=(-0.5, widest - 0.5),
-        yscale="log" if log else "linear",
-        ylim=(0.01, top * 1.5) if log else (0, top * 1.05),
-    )
+    ax.set(title="\n".join(lines), ylabel="usage / mean", yscale="log" if log else "linear")
+    ax.set(xlim=(-0.5, widest - 0.5), ylim=(0.01, top * 1.5) if log else (0, top * 1.05))
+    ax.set_xlabel("codes, most used first" if by_usage else "code")
 
 
 def _per_mean(counts: np.ndarray, by_usage: bool) -> np.ndarray:

@@ -5,11 +5,12 @@ import torch
 from jaxtyping import UInt16
 from tqdm.auto import tqdm
 
-from vq_core.config import Config, pick_device
+from vq_core.config import Config
 from vq_core.data.augment import augment, crop
 from vq_core.data.images import images_of
 from vq_core.errors import RunError
 from vq_core.files import save_array
+from vq_core.machine import pick_device
 from vq_core.runs.finding import load_images
 from vq_core.runs.folders import Run
 from vq_core.runs.loading import load_vqvae

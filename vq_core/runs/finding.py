@@ -37,9 +37,8 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     if only_steps and getattr(config, group).steps > getattr(theirs, group).steps:
         return config.model_copy(update=update)  # of another run, which continues this one
     if different:
-        raise ConfigError(
-            f"{named.name} was trained with other settings: {', '.join(different)}; leave out these overrides"
-        )
+        trained = f"{named.name} was trained with other settings"
+        raise ConfigError(f"{trained}: {', '.join(different)}; leave out these overrides")
     return config.model_copy(update=update | {"run": str(named.folder)})
 
 
@@ -189,7 +188,6 @@ def nearest(phase: Phase, config: Config) -> str:
         run = Run(last.parents[1])
         with suppress(UserError):
             if not run.done and (different := _differences(phase, run.config(), config)):
-                message += (
-                    f". {run.name} was interrupted and differs in {first_few(different)}: to resume it, set these"
-                )
+                differs = f"differs in {first_few(different)}"
+                message += f". {run.name} was interrupted and {differs}: to resume it, set these"
     return message

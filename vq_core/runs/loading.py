@@ -68,14 +68,11 @@ def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
 
 
 def _load(
-    run_or_checkpoint: Run | str | Path, phases: tuple[Phase, ...], make: Callable[[Config, Phase], Model], part: str
+    source: Run | str | Path, phases: tuple[Phase, ...], make: Callable[[Config, Phase], Model], part: str
 ) -> Model:
-    if isinstance(run_or_checkpoint, Run):
-        path = run_or_checkpoint.best
-    elif Path(run_or_checkpoint).suffix == ".ckpt":
-        path = Path(run_or_checkpoint)
-    else:
-        path = open_run(str(run_or_checkpoint)).best
+    if not isinstance(source, Run) and Path(source).suffix != ".ckpt":
+        source = open_run(str(source))
+    path = source.best if isinstance(source, Run) else Path(source)
     state = load_checkpoint(path, phases)
     with fitting(path):
         model = make(config_from_dict(state["config"]), state["phase"])

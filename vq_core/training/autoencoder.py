@@ -59,6 +59,15 @@ class AutoencoderTraining(StepModule):
         """Reconstructions of images in [−1, 1]."""
         return self.vqvae(x)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        loss, disc = self.config.loss, self.config.discriminator
+        parts: list[nn.Module] = [self.vqvae.encoder, self.vqvae.decoder]
+        parts += [self.perceptual] if loss.perceptual else []
+        # R1's second derivative does not go through what is compiled.
+        parts += [self.adversary.discriminator] if self.adversary and not disc.gradient_penalty else []
+        torch._functorch.config.donated_buffer = not loss.gan_adaptive  # which needs the decoder's gradients twice
+        return parts
+
     # --- one step -------------------------------------------------------------------------------------------------
 
     def training_step(self, x: Images, batch_idx: int) -> None:
@@ -200,6 +209,7 @@ class AutoencoderTraining(StepModule):
     def on_validation_epoch_start(self) -> None:
         self._val, self.val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
 
+    @torch.compiler.set_stance("force_eager")
     def validation_step(self, x: Images, batch_idx: int) -> None:
         out = self.vqvae.reconstruct(x)
         terms = self.autoencoder_terms(x, out)

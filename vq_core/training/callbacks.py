@@ -119,6 +119,7 @@ class Pictures(Callback):
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
         self.run, self.history, self.images = run, history, images
 
+    @torch.compiler.set_stance("force_eager")
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, position = module.steps_done, module.position
         due = step % module.config.train.image_every == 0 or step == position.total_steps

@@ -1,6 +1,7 @@
 """Runs one training to its end with Lightning's Trainer, from the run's last checkpoint if there is one."""
 
 import logging
+import shutil
 import signal
 import sys
 import warnings
@@ -17,8 +18,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vq_core.config import Config, config_from_dict, pick_device, precision_of
+from vq_core.config import Config, config_from_dict
 from vq_core.errors import CheckpointError, ConfigError, NotFiniteError, RunError, Stopped
+from vq_core.machine import pick_device, precision_of
 from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_differ
 from vq_core.runs.folders import PRIORS, History, Run
 from vq_core.runs.naming import relevant_settings, steps_group
@@ -47,6 +49,7 @@ def fit(
     # Pictures first: a process killed between the two draws them again after it has resumed.
     callbacks: list[Callback] = [*([Pictures(run, history, pictures)] if pictures is not None else []), checkpoints]
     if is_main_process():
+        _check_space(module, run)
         callbacks.append(Showing((view or Bar)(run, history)))
     loggers = [HistoryLogger(history), *_other_loggers(run, module.config)]
     trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
@@ -80,6 +83,18 @@ def fit(
         accumulate = "train.accumulate=2 (keeps the effective batch and all progress) or a smaller train.batch_size"
         advice = "a smaller prior.batch_size" if module.phase in PRIORS else accumulate
         raise RunError(f"a batch of this size does not fit into the GPU's memory; set {advice}")
+
+
+def _check_space(module: StepModule, run: Run) -> None:
+    """Raise `RunError` if the disk has no room for the checkpoints that a training will keep."""
+    every, total = module.config.train.checkpoint_every, module.position.total_steps
+    one = 12 * sum(value.numel() for value in module.state_dict().values())  # each with two moments, in fp32
+    needed, free = (2 + total // every - module.steps_done // every) * one, shutil.disk_usage(run.folder).free
+    if needed > free:
+        raise RunError(
+            f"{run.name} needs {needed / 1e9:.1f} GB for its checkpoints, and {free / 1e9:.1f} GB are free: make room, "
+            f"or raise train.checkpoint_every={every}"
+        )
 
 
 def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
@@ -135,7 +150,10 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
         raise ConfigError(f"train.devices={devices}: BatchNorm needs GPUs to share statistics; set model.norm=group")
     # Broadcasting buffers at every forward pass would wipe out the codebook usage that the other ranks have gathered.
     strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if devices > 1 else "auto"
+    ours = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    none: dict[str, Any] = dict.fromkeys(ours, False)
     return L.Trainer(
+        **none,
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         strategy=strategy,
@@ -144,11 +162,7 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
         max_epochs=-1,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
         callbacks=callbacks,
         logger=loggers,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
     )

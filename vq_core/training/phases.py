@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vq_core.config import Config, pick_device, precision_of
+from vq_core.config import Config
 from vq_core.data.datamodule import AnimeDataModule, CodesDataModule
 from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, RunError
 from vq_core.files import save_array, written_whole
+from vq_core.machine import pick_device, precision_of
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
 from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights

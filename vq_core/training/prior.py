@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -43,13 +43,15 @@ class PriorTraining(StepModule):
         average = get_ema_multi_avg_fn(prior.ema)
         averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
         self.averaged = averaged
-        self._val = torch.zeros(2)
         self._val_ways: Tensor | None = None
 
     def forward(self, codes: Sequences, *order: Sequences) -> Float[Tensor, "b n k"]:
         """Logits of every code, given those that the transformer is allowed to see for it."""
         network = self.transformer if self.training or self.averaged is None else self.averaged
         return network(codes, *order)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        return [self.transformer]
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
@@ -103,6 +105,7 @@ class PriorTraining(StepModule):
         ways = self.ways(len(self.trainer.datamodule.val_rows), torch.Generator().manual_seed(self.config.seed))  # type: ignore[attr-defined]
         self._val_ways = None if ways is None else ways[self.global_rank :: self.trainer.world_size].to(self.device)
 
+    @torch.compiler.set_stance("force_eager")
     def validation_step(self, codes: Sequences, batch_idx: int) -> None:
         first = batch_idx * self.config.prior.batch_size
         ways = None if self._val_ways is None else self._val_ways[first : first + len(codes)]

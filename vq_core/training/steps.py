@@ -15,10 +15,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm.auto import tqdm
 
 from vq_core.config import Config
 from vq_core.data.batches import Position
 from vq_core.errors import NotFiniteError
+from vq_core.machine import compiles
 from vq_core.runs.checkpoints import FORMAT, rng_state, set_rng_state
 from vq_core.runs.folders import Phase
 from vq_core.training.ranks import from_each, total, world_size
@@ -60,6 +62,18 @@ class StepModule(L.LightningModule):
         self._clock = (0, time.monotonic())
         self._plateaus: list[ReduceLROnPlateau] = []
         self._pending: dict[str, Any] | None = None
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The networks to compile, if `train.compile` asks for it."""
+        raise NotImplementedError
+
+    def _compile(self) -> None:
+        """Compile these for training steps; elsewhere, with other sizes of batches, they run as they are."""
+        tqdm.write("compiling the networks for this machine: the first step takes a minute or so")
+        for part in self.compiled_parts():
+            if self.device.type == "cuda":  # the layout of its convolutions; without compiling, it costs what it gains
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.compile(dynamic=False)
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -260,6 +274,8 @@ class StepModule(L.LightningModule):
                 ReduceLROnPlateau(optimizer, factor=0.5, patience=optim.plateau_patience, min_lr=floor)
                 for optimizer, floor in zip(self.trainer.optimizers, lowest, strict=True)
             ]
+        if compiles(self.config):
+            self._compile()
         state, self._pending = self._pending, None
         if state is None:
             if self.global_rank:  # so that dropout differs between ranks
@@ -267,6 +283,9 @@ class StepModule(L.LightningModule):
             return
         for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for weight, moments in optimizer.state.items():  # in the weight's memory layout, which fused ones rely on
+                same = {name: value for name, value in moments.items() if value.shape == weight.shape}
+                moments.update({name: torch.empty_like(weight).copy_(value) for name, value in same.items()})
         for plateau, saved in zip(self._plateaus, state["plateaus"], strict=True):
             plateau.load_state_dict(saved | {"min_lrs": plateau.min_lrs})
         if state["scaler"]:

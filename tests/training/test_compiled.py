@@ -1,0 +1,100 @@
+"""Compiled networks compute what they compute as they are; checkpoints of both are the same."""
+
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from disturbances import Crash, CrashAfterStep
+from small_runs import FROM_SCRATCH, fresh_copy, settings, view
+from torch import nn
+
+from vq_core import machine
+from vq_core.errors import ConfigError
+from vq_core.machine import compiles
+from vq_core.models import CodeTransformer
+from vq_core.runs.checkpoints import load_checkpoint
+from vq_core.runs.folders import Run
+from vq_core.training.phases import train
+
+# All of Phase 2 that differentiates in unusual ways.
+UNUSUAL = (*FROM_SCRATCH, "loss.gan_start=3", "loss.gan_adaptive=1", "discriminator.gradient_penalty=0.1")
+PERCEPTUAL = (*FROM_SCRATCH, "loss.gan_start=3", "loss.perceptual=0.5")
+
+
+@pytest.fixture
+def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of networks that are compiled: by the compiler without its last stage, which takes minutes."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks of shapes would be compiled too
+    parts: list[str] = []
+    compile_module = nn.Module.compile
+
+    def fast(module: nn.Module, **options: Any) -> None:
+        parts.append(type(module).__name__)
+        backend = "eager" if isinstance(module, CodeTransformer) else "aot_eager"  # which cannot trace its attention
+        compile_module(module, backend=backend, **options)
+
+    monkeypatch.setattr(nn.Module, "compile", fast)
+    return parts
+
+
+def assert_alike(run: Run, other: Run) -> None:
+    here, there = (load_checkpoint(each.last, (each.phase,))["model"] for each in (run, other))
+    assert list(here) == list(there)
+    assert not any("_orig_mod" in name for name in here)
+    for name, value in here.items():
+        torch.testing.assert_close(value, there[name], rtol=2e-3, atol=2e-4)
+    assert run.history()[-1] == pytest.approx(other.history()[-1], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler itself
+@pytest.mark.parametrize(
+    "phase, more, parts",
+    [
+        ("phase2", UNUSUAL, {"Encoder", "Decoder"}),
+        ("phase2", PERCEPTUAL, {"Encoder", "Decoder", "PerceptualLoss", "PatchDiscriminator"}),
+        ("prior", (), {"CodeTransformer"}),
+        ("masked", (), {"AnyOrderTransformer"}),
+    ],
+)
+def test_compiled_or_not_and_resumed_either_way_a_training_ends_alike(
+    story: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compiled_parts: list[str],
+    phase: Any,
+    more: Any,
+    parts: Any,
+) -> None:
+    fresh_copy(story, tmp_path / "eager", monkeypatch, without=phase)
+    eager = train(phase, settings(*more))
+    assert not compiled_parts
+    fresh_copy(story, tmp_path / "both", monkeypatch, without=phase)
+    for last_step, compiled in ((4, True), (8, False)):
+        with pytest.raises(Crash):
+            train(phase, settings(*more, f"train.compile={compiled}"), view(CrashAfterStep(last_step)))
+    assert set(compiled_parts) == parts
+    both = train(phase, settings(*more, "train.compile=true"))
+    assert both.name == eager.name
+    assert_alike(both, eager)
+
+
+def test_what_compile_means_on_each_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not compiles(settings()) and not compiles(settings("train.compile=false"))
+    assert compiles(settings("train.compile=true"))
+    monkeypatch.setattr("vq_core.machine.shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"train.compile=true needs a compiler \(g\+\+, clang\+\+, cl\)"):
+        compiles(settings("train.compile=true"))
+    monkeypatch.setattr("vq_core.machine.pick_device", lambda config: torch.device("cuda"))
+    monkeypatch.setattr("vq_core.machine.find_spec", lambda name: None)
+    machine._say.cache_clear()
+    assert not compiles(settings()) and not compiles(settings())
+    assert (
+        capsys.readouterr().out.count("needs the package triton (on Windows triton-windows) and a compiler (gcc") == 1
+    )
+    monkeypatch.undo()
+    assert not compiles(settings())

@@ -1,0 +1,78 @@
+"""What this machine can do, and so what the settings "auto" mean on it."""
+
+import os
+import shutil
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from vq_core.config import Config
+from vq_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch  # elsewhere only where it is asked, so that --help need not wait for it
+
+
+def active_profile() -> str:
+    """The profile that `$VQ_PROFILE` names; without it `quick` with a GPU of 8 GB or more, else `demo`, as is told."""
+    import torch
+
+    if named := os.environ.get("VQ_PROFILE"):
+        return named
+    name, why = "demo", "no usable GPU"
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        name, why = "quick" if memory > 7.5 else "demo", f"{torch.cuda.get_device_name()}, {memory:.0f} GB"
+    _say(f"profile {name} ({why}); for another set VQ_PROFILE, or --profile in commands")
+    return name
+
+
+def pick_device(config: Config) -> "torch.device":
+    """The device that `train.device` means on this machine. Raises `ConfigError` if there is no such device."""
+    import torch
+
+    wanted, gpus = config.train.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and not gpus:
+        raise ConfigError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
+    if wanted == "cpu" or not gpus:
+        return torch.device("cpu")
+    if config.train.devices > gpus:
+        raise ConfigError(f"train.devices={config.train.devices}, but this machine has {gpus} GPUs")
+    return torch.device("cuda")
+
+
+def precision_of(config: Config) -> Any:
+    """The precision that `train.precision` means on this machine, as Lightning names it.
+
+    Raises `ConfigError` if bf16 is asked for, but the CPU lacks the instructions for it.
+    """
+    import torch
+
+    asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
+    able = pick_device(config).type == "cuda" or any(torch.cpu.get_capabilities().get(name) for name in instructions)
+    if asked == "bf16-mixed" and not able:
+        raise ConfigError("train.precision=bf16-mixed: this CPU lacks AVX512-BF16 and AMX; set train.precision=auto")
+    return asked if asked != "auto" else "bf16-mixed" if able else "32-true"
+
+
+def compiles(config: Config) -> bool:
+    """Whether `train.compile` means that networks are compiled here; "auto": on a GPU, if the compilers are there.
+
+    Raises `ConfigError` if that is asked for, but a compiler is missing; for "auto" a line says so, once.
+    """
+    asked, on_gpu = config.train.compile, pick_device(config).type == "cuda"
+    if not asked or (asked == "auto" and not on_gpu):
+        return False
+    compilers = ("gcc", "clang", "cl") if on_gpu else ("g++", "clang++", "cl")
+    missing = ["the package triton (on Windows triton-windows)"] if on_gpu and not find_spec("triton") else []
+    missing += [] if any(map(shutil.which, compilers)) else [f"a compiler ({', '.join(compilers)})"]
+    if missing and asked is True:
+        raise ConfigError(f"train.compile=true needs {' and '.join(missing)}; install it, or set train.compile=auto")
+    if missing:
+        _say(f"training without torch.compile, which is slower: it needs {' and '.join(missing)}")
+    return not missing
+
+
+_say = cache(tqdm.write)  # each line once
