@@ -1,9 +1,7 @@
 """What this machine can do, and so what the settings "auto" mean on it."""
 
 import os
-import shutil
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -58,21 +56,30 @@ def precision_of(config: Config) -> Any:
 
 
 def compiles(config: Config) -> bool:
-    """Whether `train.compile` means that networks are compiled here; "auto": on a GPU, if the compilers are there.
+    """Whether `train.compile` means that networks are compiled here; "auto": on a GPU, if its compilers work.
 
-    Raises `ConfigError` if that is asked for, but a compiler is missing; for "auto" a line says so, once.
+    Raises `ConfigError` if that is asked for, but they do not work; for "auto" a line says so, once.
     """
-    asked, on_gpu = config.train.compile, pick_device(config).type == "cuda"
-    if not asked or (asked == "auto" and not on_gpu):
+    asked, device = config.train.compile, pick_device(config).type
+    if not asked or (asked == "auto" and device == "cpu"):
         return False
-    compilers = ("gcc", "clang", "cl") if on_gpu else ("g++", "clang++", "cl")
-    missing = ["the package triton (on Windows triton-windows)"] if on_gpu and not find_spec("triton") else []
-    missing += [] if any(map(shutil.which, compilers)) else [f"a compiler ({', '.join(compilers)})"]
-    if missing and asked is True:
-        raise ConfigError(f"train.compile=true needs {' and '.join(missing)}; install it, or set train.compile=auto")
-    if missing:
-        _say(f"training without torch.compile, which is slower: it needs {' and '.join(missing)}")
-    return not missing
+    if (why := _fails_to_compile(device)) and asked is True:
+        raise ConfigError(f"train.compile=true: torch.compile does not work here ({why}); set train.compile=auto")
+    if why:
+        _say(f"training without torch.compile, which is slower: it does not work here ({why})")
+    return not why
+
+
+@cache
+def _fails_to_compile(device: str) -> str:
+    """What is wrong when a trifle is compiled; nothing if all is well. It takes seconds."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
+    except Exception as error:  # of many kinds: no Triton, no C compiler, no headers of Python
+        return str(error).strip().partition("\n")[0]
+    return ""
 
 
 _say = cache(tqdm.write)  # each line once

@@ -1,5 +1,8 @@
 """Compiled networks compute what they compute as they are; checkpoints of both are the same."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ PERCEPTUAL = (*FROM_SCRATCH, "loss.gan_start=3", "loss.perceptual=0.5")
 def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of networks that are compiled: by the compiler without its last stage, which takes minutes."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks of shapes would be compiled too
+    monkeypatch.setattr("vq_core.machine._fails_to_compile", lambda device: "")
     parts: list[str] = []
     compile_module = nn.Module.compile
 
@@ -85,16 +89,26 @@ def test_what_compile_means_on_each_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not compiles(settings()) and not compiles(settings("train.compile=false"))
-    assert compiles(settings("train.compile=true"))
-    monkeypatch.setattr("vq_core.machine.shutil.which", lambda name: None)
-    with pytest.raises(ConfigError, match=r"train.compile=true needs a compiler \(g\+\+, clang\+\+, cl\)"):
-        compiles(settings("train.compile=true"))
-    monkeypatch.setattr("vq_core.machine.pick_device", lambda config: torch.device("cuda"))
-    monkeypatch.setattr("vq_core.machine.find_spec", lambda name: None)
     machine._say.cache_clear()
-    assert not compiles(settings()) and not compiles(settings())
+    monkeypatch.setattr("vq_core.machine.pick_device", lambda config: torch.device("cuda"))
+    for why, works in (("", True), ("Cannot find a working triton installation", False)):
+        monkeypatch.setattr("vq_core.machine._fails_to_compile", lambda device, why=why: why)
+        assert compiles(settings()) == compiles(settings()) == works
+        assert not compiles(settings("train.compile=false"))
     assert (
-        capsys.readouterr().out.count("needs the package triton (on Windows triton-windows) and a compiler (gcc") == 1
+        capsys.readouterr().out.count("training without torch.compile, which is slower: it does not work here (Can")
+        == 1
     )
-    monkeypatch.undo()
-    assert not compiles(settings())
+    with pytest.raises(ConfigError, match=r"train.compile=true: torch.compile does not work here \(Cannot find"):
+        compiles(settings("train.compile=true"))
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_not_there_is_named(tmp_path: Path) -> None:
+    script = "from vq_core.config import load_config; from vq_core.machine import compiles;"
+    script += "print(compiles(load_config('smoke', ['train.compile=true'])))"
+    for compiler, said in ((None, "True"), (str(tmp_path / "no-compiler"), "ConfigError: train.compile=true: ")):
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / f"{compiler is None}")}
+        environment |= {"CXX": compiler} if compiler else {}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert said in done.stdout + done.stderr

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from vq_core.models import VQVAE
     from vq_core.runs.folders import Phase
 
-PROFILE = click.option(
-    "--profile", help="full, quick, demo, smoke or a YAML file; default: $VQ_PROFILE, else as suits the machine."
-)
+PROFILE = click.option("--profile", help="full, quick, demo, smoke or a YAML file; default: what suits the machine.")
 RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")

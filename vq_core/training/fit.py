@@ -66,13 +66,12 @@ def fit(
             f"{run.name} stopped at step {module.steps_done} of {module.position.total_steps}; run it again to resume",
             together=checkpoints.stopped_together,
         ) from None
-    except NotFiniteError:  # all processes raise it together
-        raise
     except torch.cuda.OutOfMemoryError:
         _end_other_processes(trainer)
         too_large = True
-    except BaseException:
-        _end_other_processes(trainer)
+    except BaseException as error:
+        if not isinstance(error, NotFiniteError):  # which all processes raise together
+            _end_other_processes(trainer)
         raise
     finally:
         if module.config.train.wandb:
@@ -91,10 +90,8 @@ def _check_space(module: StepModule, run: Run) -> None:
     one = 12 * sum(value.numel() for value in module.state_dict().values())  # each with two moments, in fp32
     needed, free = (2 + total // every - module.steps_done // every) * one, shutil.disk_usage(run.folder).free
     if needed > free:
-        raise RunError(
-            f"{run.name} needs {needed / 1e9:.1f} GB for its checkpoints, and {free / 1e9:.1f} GB are free: make room, "
-            f"or raise train.checkpoint_every={every}"
-        )
+        short = f"{run.name} needs {needed / 1e9:.1f} GB for its checkpoints, and {free / 1e9:.1f} GB are free"
+        raise RunError(f"{short}: make room, or raise train.checkpoint_every={every}")
 
 
 def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
@@ -120,7 +117,7 @@ def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
 def _end_other_processes(trainer: L.Trainer) -> None:
     """Kill the processes that this one has started: after an error here alone, they would wait for it forever."""
     if trainer.strategy.launcher is not None:
-        trainer.strategy.launcher.kill(signal.SIGKILL)
+        trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:

@@ -283,9 +283,8 @@ class StepModule(L.LightningModule):
             return
         for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-            for weight, moments in optimizer.state.items():  # in the weight's memory layout, which fused ones rely on
-                same = {name: value for name, value in moments.items() if value.shape == weight.shape}
-                moments.update({name: torch.empty_like(weight).copy_(value) for name, value in same.items()})
+            for weight, kept in optimizer.state.items():  # moments in its memory layout, which fused ones rely on
+                kept.update({n: torch.empty_like(weight).copy_(v) for n, v in kept.items() if v.shape == weight.shape})
         for plateau, saved in zip(self._plateaus, state["plateaus"], strict=True):
             plateau.load_state_dict(saved | {"min_lrs": plateau.min_lrs})
         if state["scaler"]:
