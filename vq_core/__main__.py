@@ -1,5 +1,7 @@
 """The command line: all that the notebooks do, without a notebook. `python -m vq_core --help`."""
 
+import sys
+
 import click
 
 import vq_core
@@ -18,4 +20,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # of an old console, which lacks "×" and shows "?"
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     main(prog_name="python -m vq_core")

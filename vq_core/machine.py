@@ -31,14 +31,13 @@ def pick_device(config: Config) -> "torch.device":
     """The device that `train.device` means on this machine. Raises `ConfigError` if there is no such device."""
     import torch
 
-    wanted, gpus = config.train.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = config.train.device
+    gpus = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
     if wanted == "cuda" and not gpus:
         raise ConfigError("train.device=cuda: this machine has no usable GPU; set train.device=auto, or --profile demo")
-    if wanted == "cpu" or not gpus:
-        return torch.device("cpu")
-    if config.train.devices > gpus:
+    if gpus and config.train.devices > gpus:
         raise ConfigError(f"train.devices={config.train.devices}, but this machine has {gpus} GPUs")
-    return torch.device("cuda")
+    return torch.device("cuda" if gpus else "cpu")
 
 
 def precision_of(config: Config) -> Any:

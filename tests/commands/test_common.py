@@ -1,5 +1,8 @@
 """What all commands share: help, settings, errors as one line, tracebacks of bugs."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,11 @@ def test_a_stop_is_no_error_and_says_how_to_resume(
 def test_the_version_is_told() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.exit_code == 0 and result.output.strip() == f"vq_core, version {vq_core.__version__}"
+
+
+def test_a_console_of_few_letters_shows_what_it_can(tmp_path: Path) -> None:
+    environment = os.environ | {"VQ_DATA": str(tmp_path / "画"), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "vq_core", "compare", "--profile", "smoke"]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=Path(vq_core.__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert b"no finished runs in" in done.stdout and b"?" in done.stdout

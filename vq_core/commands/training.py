@@ -89,10 +89,8 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
     common.echo(metrics, ".4f")
     if nets:
         count = len(packed.val_rows) // (1 if against else 2)
-        kinds: list[tuple[str, Any]] = (
-            [("causal", "prior"), ("masked", "masked")] if phase == "phase2" and count else []
-        )
-        samples = {name: draw_many(prior, config, count) for name, prior in kinds if run_for(prior, config).done}
+        priors: dict[str, Any] = {"causal": "prior", "masked": "masked"} if phase == "phase2" and count else {}
+        samples = {name: draw_many(kind, config, count) for name, kind in priors.items() if run_for(kind, config).done}
         click.echo("\n".join(f"  {line}" for line in compare_sets(run, config, samples, nets, against)))
 
 
