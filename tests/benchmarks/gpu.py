@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 
-# Two images of 64×64 in place of the full size: to try the script on a CPU.
+# Small networks and images of 64×64 in place of the full size: to try the script on a CPU.
 TINY = [
     "data.image_size=64",
     "model.channels=[8,16,16,16]",
@@ -65,7 +65,7 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
         "prior.val_every=10000",
     ]
     for compiled in (False, True):
-        asked = not tenth if compiled else False
+        asked = compiled and not tenth
         config = load_config(
             "full", [*alone, *(TINY if tenth else []), f"seed={int(not compiled)}", f"train.compile={asked}"]
         )
@@ -84,11 +84,10 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
                 figures[f"{name}_reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
             if phase == "phase2":
                 config = type(config).model_validate(group)  # the prior follows this run
-    prior_run = run.name
     script = (
-        "import sys, time, vq_core, torch; from vq_core.generation.sampling import sample_codes;"
+        "import time, vq_core, torch; from vq_core.generation.sampling import sample_codes;"
         "device = 'cuda' if torch.cuda.is_available() else 'cpu';"
-        f"prior = vq_core.load_prior({prior_run!r}).to(device); started = time.monotonic();"
+        f"prior = vq_core.load_prior({run.name!r}).to(device); started = time.monotonic();"
         "sample_codes(prior, 64, progress=False).cpu(); print(time.monotonic() - started)"
     )
     drawn = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -102,7 +101,7 @@ def quick(out: Path, tenth: bool) -> dict[str, Any]:
     more += [f"data.source={'raw' if (Path(os.environ['VQ_DATA']) / 'raw').exists() else 'avatars'}"]
     figures: dict[str, Any] = {}
     commands = [["ingest"], *(["train", phase] for phase in ("kmeans", "phase1", "phase2", "prior", "masked"))]
-    commands += [["evaluate", "--frechet"], ["sample", "--count", "64", "--out", str(out / "samples.png")]]
+    commands += [["evaluate", "--frechet"], ["sample", "--count", "64"]]
     for command in commands:
         started = time.monotonic()
         asked = [sys.executable, "-m", "vq_core", *command, "--profile", "quick", *more]
@@ -111,7 +110,10 @@ def quick(out: Path, tenth: bool) -> dict[str, Any]:
             figures[" ".join(command[:2])] = "failed"
         else:
             figures[" ".join(command[:2])] = round(time.monotonic() - started, 1)
-    for result in sorted((Path(os.environ["VQ_DATA"]) / "runs").glob("*/result.json")):
+    runs = Path(os.environ["VQ_DATA"]) / "runs"
+    for picture in runs.glob("*/samples-*.png"):
+        shutil.copy(picture, out)
+    for result in sorted(runs.glob("*/result.json")):
         figures[result.parent.name] = json.loads(result.read_text(encoding="utf-8"))
     return figures
 
