@@ -16,7 +16,6 @@
 # %%
 import numpy as np
 import torch
-from IPython.display import display
 from sklearn.decomposition import PCA
 
 import vq_core
@@ -27,7 +26,6 @@ from vq_core.machine import pick_device
 from vq_core.models import VectorQuantizerEMA
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
-from vq_core.notebook.widgets import usage_comparison
 from vq_core.runs.finding import load_images
 from vq_core.runs.records import markdown
 from vq_core.training.phases import collect_latents, train
@@ -110,14 +108,6 @@ plots.usage_histogram({name: fit.counts for name, fit in fits.items()})
 # **You should see** two histograms that are a few tall bars in front of nothing, and one broad hill.
 
 # %% [markdown]
-# The same, to choose from: switch between codebooks, sort by usage or by code.
-
-# %%
-explorer = usage_comparison({name: fit.counts for name, fit in fits.items()})
-explorer.children[0].value = "k-means"
-display(explorer)
-
-# %% [markdown]
 # ## 5. Where codes lie among the latents
 #
 # The first two principal components of `z_e` (grey) and each codebook (red) in the same plane.
@@ -126,7 +116,12 @@ display(explorer)
 pca = PCA(2).fit(vectors.numpy())
 some = pca.transform(vectors[:4000].numpy())
 centres = {name: pca.transform(codebook.numpy()) for name, codebook in codebooks.items()}
-plots.codebook_map(some, centres, "latents and codes in the plane of most variance")
+fig, [axes] = plots.figure(1, len(centres), 3.4 * len(centres), 3.2)
+for ax, (name, points) in zip(axes, centres.items(), strict=True):
+    ax.scatter(*some.T, s=2, color=plots.GREY, alpha=0.25, lw=0)
+    ax.scatter(*points.T, s=9, color=plots.RED, lw=0)
+    ax.set(title=name, xlim=np.percentile(some[:, 0], [0.1, 99.9]), ylim=np.percentile(some[:, 1], [0.1, 99.9]))
+fig
 
 # %% [markdown]
 # **You should see** the k-means codes spread over the grey cloud, dense where it is dense. The random ones sit in a lump

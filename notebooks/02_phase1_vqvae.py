@@ -47,7 +47,10 @@ packed, device = load_images(config), pick_device(config)
 total, peak = config.phase1.steps, config.phase1.lr
 steps = range(0, total, max(1, total // 200))
 rates = [learning_rate(config.optim, step, total=total, peak=peak) for step in steps]
-plots.lines(steps, {"learning rate": rates}, "Phase 1", "step")
+fig, [[ax]] = plots.figure(1, 1, 6, 2.7)
+ax.plot(steps, rates, color=plots.BLUE)
+ax.set(title="learning rate in Phase 1", xlabel="step")
+fig
 
 # %% [markdown]
 # **You should see** a short ramp up to `phase1.lr` and a long glide down.
@@ -121,7 +124,12 @@ Markdown(
 
 # %% tags=["picture-usage"]
 moments, counts = run.usage()
-plots.usage_over_time(moments, counts)
+ordered = counts[:, np.argsort(-counts[-1])] / counts.mean(axis=1, keepdims=True)
+fig, [[ax]] = plots.figure(1, 1, 10, 2.8)
+shown = ax.imshow(np.log10(ordered.T + 0.01), aspect="auto", extent=(moments[0], moments[-1], len(ordered[0]), 0))
+ax.set(xlabel="step", ylabel="codes, most used at the end first")
+fig.colorbar(shown, ax=ax, label="log₁₀ of usage / mean")
+fig
 
 # %% [markdown]
 # **You should see** an even green, early on with some dark rows that light up when a reset gives them a place.

@@ -23,7 +23,7 @@ from vq_core.evaluation.report import evaluate_run
 from vq_core.machine import pick_device
 from vq_core.notebook import plots
 from vq_core.notebook.monitor import LiveView
-from vq_core.notebook.widgets import UsageExplorer, card_of, wipe
+from vq_core.notebook.widgets import UsageExplorer, card_of
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images
 from vq_core.training.phases import train
@@ -50,7 +50,10 @@ before = 0 if config.phase2.start_from == "scratch" else phase1.result()["best_s
 start = max(0, loss.gan_start - before)
 steps = range(0, config.phase2.steps, max(1, config.phase2.steps // 200))
 ramp = [gan_weight(s, weight=loss.gan, start=start, ramp=loss.gan_ramp) for s in steps]
-plots.lines(steps, {"λ_gan": ramp}, "weight of the GAN term in Phase 2", "step")
+fig, [[ax]] = plots.figure(1, 1, 6, 2.7)
+ax.plot(steps, ramp, color=plots.BLUE)
+ax.set(title="λ_gan, the weight of the GAN term, in Phase 2", xlabel="step")
+fig
 
 # %% [markdown]
 # **You should see** a ramp up to `loss.gan` and a plateau.
@@ -101,24 +104,19 @@ plots.rows_of_images(rows)
 # **You should see** the third row closer to the first in sharpness, at the same colours and poses.
 
 # %% [markdown]
-# The two wiped over each other: drag the slider.
-
-# %%
-explorer = wipe({name: images[:5] for name, images in rows.items()})
-explorer.children[2].value = 0.4
-display(explorer)
-
-# %% [markdown]
 # Eyes, enlarged:
 
 # %%
-plots.rows_of_images({name: plots.zoom(images, 0.38, 0.22, 0.56)[:6] for name, images in rows.items()}, side=1.7)
+size = config.data.image_size
+down, right = slice(round(0.38 * size), round(0.94 * size)), slice(round(0.22 * size), round(0.78 * size))
+plots.rows_of_images({name: images[:6, down, right] for name, images in rows.items()}, side=1.7)
 
 # %% [markdown]
 # Hair, enlarged:
 
 # %%
-plots.rows_of_images({name: plots.zoom(images, 0.04, 0.2, 0.5)[:6] for name, images in rows.items()}, side=1.7)
+down, right = slice(round(0.04 * size), round(0.54 * size)), slice(round(0.2 * size), round(0.7 * size))
+plots.rows_of_images({name: images[:6, down, right] for name, images in rows.items()}, side=1.7)
 
 # %% [markdown]
 # **You should see** harder edges at lashes, highlights and strands in Phase 2; not a grid or a grain all over, which would

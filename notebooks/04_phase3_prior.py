@@ -16,6 +16,8 @@
 # not seen.
 
 # %%
+import ipywidgets as w
+import numpy as np
 import torch
 from IPython.display import display
 
@@ -24,9 +26,10 @@ from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
 from vq_core.errors import MissingWeights
 from vq_core.evaluation.analysis import decoded_codes
+from vq_core.evaluation.count_models import neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import SqueezeFeatures
 from vq_core.evaluation.memorization import novelty
-from vq_core.evaluation.report import bits_metrics, compare_sets, reconstruct_held_out
+from vq_core.evaluation.report import compare_sets, reconstruct_held_out
 from vq_core.generation import editing
 from vq_core.generation.editing import Edit
 from vq_core.generation.sampling import Sampling, fill_codes, sample_codes
@@ -34,7 +37,7 @@ from vq_core.machine import pick_device
 from vq_core.notebook import plots
 from vq_core.notebook.editor import CodeEditor
 from vq_core.notebook.monitor import LiveView
-from vq_core.notebook.widgets import interpolation_explorer, sampling_explorer
+from vq_core.notebook.widgets import over_controls
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images
 from vq_core.training.phases import train
@@ -100,8 +103,9 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # say together.
 
 # %% tags=["picture-bits"]
-bits = bits_metrics(codes, packed, config) | {"masked": masked_run.result()["best_bits"]}
-bits |= {"causal": run.result()["best_bits"]}
+seen, asked, k = codes[packed.train_rows], codes[packed.val_rows], config.model.num_codes
+bits = {"uniform": np.log2(k), "unigram": unigram_bits(seen, asked, k), "left + above": neighbours_bits(seen, asked, k)}
+bits |= {"masked": masked_run.result()["best_bits"], "causal": run.result()["best_bits"]}
 run.update_result({f"bits_{name}": value for name, value in bits.items()})
 plots.bars(bits, "bits per held-out token (fewer is better)")
 
@@ -210,12 +214,17 @@ plots.rows_of_images({f"top-{k}": to_pictures(model.decode(grid)) for k, grid in
 # **You should see** one avatar six times in the first row (k = 1 leaves no choice), and more variety below.
 
 # %% [markdown]
-# All of it to play with; below the picture is the code that draws it, to be copied into a script.
+# All of it to play with:
 
 # %%
-explorer = sampling_explorer(model, prior)
-explorer.children[3].value = 1
-display(explorer)
+controls = {
+    "temperature": w.FloatSlider(1.05, min=0.1, max=2, step=0.05, description="temperature", continuous_update=False),
+    "top_k": w.IntSlider(k, min=1, max=k, description="top-k", continuous_update=False),
+    "top_p": w.FloatSlider(0.93, min=0.05, max=1, step=0.01, description="top-p", continuous_update=False),
+    "seed": w.BoundedIntText(1, min=0, max=2**31 - 1, description="seed"),
+}
+decoded = lambda how: to_pictures(model.decode(sample_codes(prior, 8, Sampling(**how), progress=False)))  # noqa: E731
+over_controls(controls, lambda **how: plots.image_grid(decoded(how)))
 
 # %% [markdown]
 # ## 11. Completion
@@ -323,30 +332,33 @@ plots.rows_of_images({f"strength {s}": to_pictures(model.decode(grid)) for s, gr
 # %% [markdown]
 # ## 15. Interpolation
 #
-# Three ways from one avatar to another: latents blended and quantised anew; codes exchanged in a random order; codes
-# exchanged in the order that the masked prior finds likely, given all that stands around them at each step.
+# Two ways from one avatar to another: latents blended and quantised anew; codes exchanged in a random order.
 
 # %% tags=["picture-interpolation"]
 ways = {
     "blend": editing.blend_latents(model, x[:1], x[1:2], 8),
     "exchange": model.decode(editing.exchange_codes(one, other, 8)),
-    "likely": model.decode(editing.exchange_likely(masked, one, other, 8)),
 }
 plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()})
 
 # %% [markdown]
-# **You should see** three journeys between the same two ends: a cross-fade that snaps to what codes can say, a mosaic that
-# changes over everywhere at once, and one whose changes go part by part, with fewer broken frames between.
+# **You should see** two journeys between the same two ends: a cross-fade that snaps to what codes can say, and a mosaic
+# that changes over everywhere at once.
 
 # %% [markdown]
-# Two of them, step by step:
+# Two other avatars, step by step:
 
 # %%
 a, b = sitters[:1], sitters[1:2]
-explorer = interpolation_explorer(model, masked, a, b)
-explorer.children[0].value = "likely"
-explorer.children[1].value = 8
-display(explorer)
+between = {
+    "blend": to_pictures(editing.blend_latents(model, a, b, 17)),
+    "exchange": to_pictures(model.decode(editing.exchange_codes(model.encode(a), model.encode(b), 17))),
+}
+controls = {
+    "method": w.ToggleButtons(options=list(between), value="exchange"),
+    "frame": w.IntSlider(8, min=0, max=16, description="frame"),
+}
+over_controls(controls, lambda method, frame: plots.image_grid(between[method][[0, frame, 16]], columns=3, side=1.8))
 
 # %% [markdown]
 # ## Check

@@ -16,13 +16,17 @@
 import numpy as np
 from IPython.display import Markdown
 from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import vq_core
 from vq_core.avatars.dataset import read_attributes
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import image_source, images_of, raw_dir
-from vq_core.evaluation import analysis
+from vq_core.evaluation import analysis, memorization
 from vq_core.evaluation.report import evaluate_run
 from vq_core.generation.editing import Edit, region
 from vq_core.generation.sampling import Sampling, random_codes, sample_codes
@@ -84,36 +88,28 @@ patches = {f"code {c} ({counts[c] / codes.size:.2%})": analysis.code_patches(pac
 plots.atlas(patches, columns=14)
 
 # %% [markdown]
-# ## 3. Where variety lives
-#
-# For every position of the grid: how many codes are in use there (perplexity over all images).
-
-# %%
-variety = analysis.usage_by_position(codes, k)
-mean_image = packed.images[:1000].mean(axis=0).astype(np.uint8)
-plots.heatmap(variety, "codes in use at each position", mean_image)
-
-# %% [markdown]
-# **You should see** much variety where hair, eyes and clothes change, and little where every avatar is alike. On the left
-# the mean of a thousand images.
-
-# %% [markdown]
-# ## 4. The codebook from afar
+# ## 3. The codebook from afar
 #
 # Every code as a dot, by PCA and by t-SNE. Its colour is the mean of the image cells that map to it.
 
 # %% tags=["picture-codebook"]
 codebook = model.quantizer.codebook.cpu().numpy()
 tsne = TSNE(init="pca", perplexity=min(30.0, k / 4), random_state=config.seed).fit_transform(codebook)
-colours = analysis.code_colours(packed, codes, k)
-plots.codebook_scatter({"PCA": PCA(2).fit_transform(codebook), "t-SNE": tsne}, colours, counts)
+cells = memorization.cell_means(packed.images[:500], grid).reshape(-1, 3)
+colours = np.stack([np.bincount(codes[:500].ravel(), channel, k) for channel in cells.T], axis=1)
+colours = colours / np.maximum(np.bincount(codes[:500].ravel(), minlength=k), 1)[:, None] / 255
+fig, [axes] = plots.figure(1, 2, 9.2, 4.0)
+for ax, name, dots in zip(axes, ("PCA", "t-SNE"), (PCA(2).fit_transform(codebook), tsne), strict=True):
+    ax.scatter(*dots.T, s=8 + 60 * np.sqrt(counts / counts.max()), c=colours, lw=0.4, edgecolors="#444")
+    ax.set(title=name, xticks=[], yticks=[])
+fig
 
 # %% [markdown]
 # **You should see** colours grouped: the codebook has ordered itself by what patches look like, though nobody asked it to.
 # Large dots are codes that are used often.
 
 # %% [markdown]
-# ## 5. Random codes beside samples
+# ## 4. Random codes beside samples
 #
 # The decoder turns any codes into an image. Without a prior the parts are right, but they make no whole.
 
@@ -126,7 +122,7 @@ plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_p
 # **You should see** confetti above, faces below: all that is between them is the prior's knowledge.
 
 # %% [markdown]
-# ## 6. Swap a region
+# ## 5. Swap a region
 #
 # The eyes' part of the grid, exchanged between two avatars, both ways.
 
@@ -142,7 +138,7 @@ plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8
 # **You should see** each face with the other's eyes, in place and with soft seams.
 
 # %% [markdown]
-# ## 7. What can be read off the codes
+# ## 6. What can be read off the codes
 #
 # A linear classifier per attribute of the built-in avatars, fitted on training avatars' code vectors and scored on
 # held-out ones. The red mark is what always saying the commonest value reaches.
@@ -151,9 +147,17 @@ plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8
 if image_source(config) == "avatars":
     features = PCA(min(16, codebook.shape[1])).fit_transform(codebook)[codes].reshape(len(codes), -1)
     attributes = read_attributes(raw_dir(config), (entry.file for entry in packed.kept))
-    probes = analysis.linear_probes(features, attributes, packed)
-    accuracy, majority = ({p.attribute: getattr(p, name) for p in probes} for name in ("accuracy", "majority"))
-    probe_figure = plots.bars(accuracy, "accuracy of linear probes on held-out avatars", majority)
+    train, val, accuracy, majority = packed.train_rows, packed.val_rows, {}, {}
+    reduced = make_pipeline(PCA(min(128, len(train) - 1)), StandardScaler()).fit(features[train]).transform(features)
+    for name, values in attributes.items():
+        y = np.array(values)
+        known, asked = train[y[train] != ""], val[np.isin(y[val], y[train]) & (y[val] != "")]
+        if len(set(y[known])) > 1 and len(asked):
+            fitted = LogisticRegression(max_iter=200, C=0.1).fit(reduced[known], y[known])
+            accuracy[name] = fitted.score(reduced[asked], y[asked])
+            majority[name] = DummyClassifier().fit(reduced[known], y[known]).score(reduced[asked], y[asked])
+    best_first = dict(sorted(accuracy.items(), key=lambda pair: majority[pair[0]] - pair[1]))
+    probe_figure = plots.bars(best_first, "accuracy of linear probes on held-out avatars", majority)
 probe_figure if image_source(config) == "avatars" else print("attributes are known of the built-in avatars only")
 
 # %% [markdown]
@@ -161,7 +165,7 @@ probe_figure if image_source(config) == "avatars" else print("attributes are kno
 # better than by guessing: the codes keep what matters for the pixels (`demo`).
 
 # %% [markdown]
-# ## 8. A small sweep
+# ## 7. A small sweep
 #
 # Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
 # of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only. The

@@ -31,8 +31,14 @@ NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
 
 
 def data_dir() -> Path:
-    """The folder of images, runs and results: `$VQ_DATA`, or `data/` of the project."""
-    return Path(os.environ.get("VQ_DATA", PROJECT_DIR / "data")).expanduser().resolve()
+    """The folder of images, runs and results: `$VQ_DATA`, or `data/` of the project. `ConfigError` if it is a file."""
+    asked = os.environ.get("VQ_DATA", str(PROJECT_DIR / "data"))
+    folder = Path(asked).expanduser().resolve()
+    if not asked.strip() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(
+            f"VQ_DATA='{asked}': must be the path of a folder; it holds raw, runs and what is made of them"
+        )
+    return folder
 
 
 def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -98,9 +104,19 @@ def _overlay_path(profile: str) -> Path:
     raise ConfigError(f"profile '{profile}' is neither one of {known} nor a YAML file{near}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the second."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: '{twice[0]}' is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -135,8 +151,11 @@ def _one_line(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest(key, _all_keys(Config))}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    message = {"tuple_type": "must be a list, such as [8, 16]", "model_type": "must be a group of settings"}.get(
+        first["type"], first["msg"].removeprefix("Value error, ")
+    )
+    shown = yaml.safe_dump(first["input"], default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()
+    given = "" if first["type"] in ("missing", "value_error") else f", got {shown}"
     return (f"{key}: " if key else "") + message + given + more
 
 

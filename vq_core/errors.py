@@ -4,6 +4,12 @@ The command line prints only that line, as it does for a full disk, a GPU out of
 is a bug and shows its traceback.
 """
 
+from functools import cache
+
+from tqdm.auto import tqdm
+
+tell_once = cache(tqdm.write)  # each line once
+
 
 class UserError(Exception):
     """Base class of everything that a user can cause and fix."""

@@ -4,10 +4,8 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from vq_core.config import Config
-from vq_core.errors import ConfigError
+from vq_core.errors import ConfigError, tell_once
 
 if TYPE_CHECKING:
     import torch  # elsewhere only where it is asked, so that --help need not wait for it
@@ -23,7 +21,7 @@ def active_profile() -> str:
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         name, why = "quick" if memory > 7.5 else "demo", f"{torch.cuda.get_device_name()}, {memory:.0f} GB"
-    _say(f"profile {name} ({why}); for another set VQ_PROFILE, or --profile in commands")
+    tell_once(f"profile {name} ({why}); for another set VQ_PROFILE, or --profile in commands")
     return name
 
 
@@ -65,7 +63,7 @@ def compiles(config: Config) -> bool:
     if (why := _fails_to_compile(device)) and asked is True:
         raise ConfigError(f"train.compile=true: torch.compile does not work here ({why}); set train.compile=auto")
     if why:
-        _say(f"training without torch.compile, which is slower: it does not work here ({why})")
+        tell_once(f"training without torch.compile, which is slower: it does not work here ({why})")
     return not why
 
 
@@ -79,6 +77,3 @@ def _fails_to_compile(device: str) -> str:
     except Exception as error:  # of many kinds: no Triton, no C compiler, no headers of Python
         return str(error).strip().partition("\n")[0]
     return ""
-
-
-_say = cache(tqdm.write)  # each line once

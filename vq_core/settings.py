@@ -229,6 +229,8 @@ class Config(_Group):
             raise ValueError(f"data.image_size {size} is not divisible by 2^{len(model.channels)} (model.channels)")
         if size >> layers < 3:
             raise ValueError(f"discriminator.layers={layers} is too deep for data.image_size={size}: nothing is left")
+        if self.loss.perceptual and size < 17:
+            raise ValueError(f"loss.perceptual needs images of 17 pixels or more: data.image_size is {size}")
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         if prior.batch_size % devices:

@@ -72,7 +72,8 @@ def test_a_fault_of_the_program_shows_its_traceback(
 
     monkeypatch.setattr("vq_core.runs.finding.finished", broken)
     result = call(folder, "sample", *TINY)
-    assert type(result.exception) is error and "Error: " not in result.output
+    assert result.exit_code == 70 and "\nError: " not in result.output
+    assert f"{error.__name__}: " in result.output and result.output.endswith("'python -m vq_core doctor' says\n")
 
 
 @pytest.mark.parametrize("setting", ["model.num_code=4", "data.avatars=999"])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -113,9 +114,20 @@ def test_refuses_huge_dimensions_by_the_header(tmp_path: Path, side: int) -> Non
 
 
 def test_refuses_small_images(tmp_path: Path) -> None:
-    data = encoded(Image.new("RGB", (300, 20)), "PNG")
+    data = encoded(Image.new("RGB", (80, 20)), "PNG")
     assert refusal(tmp_path, data, min_side=21).reason == "too small"
     assert load(tmp_path, data, min_side=20).height == 20
+
+
+def test_refuses_strips_and_archives(tmp_path: Path) -> None:
+    for size in ((81, 20), (20, 81)):
+        assert refusal(tmp_path, encoded(Image.new("RGB", size), "PNG"), min_side=20).reason == "too long"
+    for pack in ("zip", "gztar", "tar", "xztar"):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        (tmp_path / "some" / "a.png").write_bytes(b"not read")
+        packed = Path(shutil.make_archive(str(tmp_path / "packed"), pack, tmp_path / "some"))
+        found = refusal(tmp_path, packed.read_bytes())
+        assert found.reason == "archive" and "unpack it" in found.detail
 
 
 def test_lays_alpha_over_white(tmp_path: Path) -> None:

@@ -194,7 +194,14 @@ def test_array_and_fingerprint_follow_content_and_split_not_names(raw: Path, con
     assert run(raw, config).fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("val_share", [1e-9, 1 - 1e-9])
+@pytest.mark.parametrize("val_share", [0.1, 0.9])
+def test_a_share_that_leaves_a_side_empty_is_refused(raw: Path, config: DataConfig, val_share: float) -> None:
+    fill(raw, range(3))
+    with pytest.raises(DataError, match=r"data\.val_share=0\.[19] leaves .* must be in \[0\.17, 0\.83\] for 3 images"):
+        run(raw, config.model_copy(update={"val_share": val_share}))
+
+
+@pytest.mark.parametrize("val_share", [0.17, 0.83])
 def test_no_side_of_the_split_is_empty(raw: Path, config: DataConfig, val_share: float) -> None:
     fill(raw, range(3))
     packed = run(raw, config.model_copy(update={"val_share": val_share}))

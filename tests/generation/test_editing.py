@@ -14,7 +14,6 @@ from vq_core.generation.editing import (
     completion,
     decode_edited,
     exchange_codes,
-    exchange_likely,
     region,
 )
 from vq_core.generation.sampling import Sampling, random_codes, sample_codes
@@ -163,19 +162,6 @@ def test_completion_ignores_what_is_in_the_hole(model: VQVAE, masked: CodeTransf
     assert torch.equal(codes, completed(torch.where(missing, -x, x)))
     assert torch.equal(codes[0, :9], codes[1, :9])  # one row of cells above the hole is drawn too
     assert not torch.equal(codes[0, 9:], codes[1, 9:])
-
-
-def test_the_likely_order_exchanges_what_gains_most_first() -> None:
-    """A prior that wants every code to be 3: positions where b has a 3 go first, those where a has one last."""
-    prior = CodeTransformer(8, 4, 16, 1, 2, 0.0, causal=False)
-    torch.nn.init.zeros_(prior.head.weight)
-    prior.head.bias.data[3] = 5.0
-    a = torch.tensor([[[3, 3, 3, 3], [1, 1, 1, 1], [2, 2, 2, 2], [0, 0, 0, 0]]])
-    b = torch.tensor([[[1, 1, 1, 1], [3, 3, 3, 3], [4, 4, 4, 4], [0, 0, 0, 0]]])
-    path = exchange_likely(prior, a, b, 4)
-    assert torch.equal(path[:1], a) and torch.equal(path[-1:], b)
-    assert torch.equal(path[1], torch.cat([a[0, :1], b[0, 1:2], a[0, 2:]]))
-    assert torch.equal(path[2], torch.cat([a[0, :1], b[0, 1:]]))
 
 
 def test_interpolations_start_and_end_where_they_should(model: VQVAE) -> None:

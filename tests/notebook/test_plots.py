@@ -76,11 +76,6 @@ def test_image_grid_shows_every_picture() -> None:
     assert len(shown) == 5 and all(np.array_equal(a, b) for a, b in zip(shown, pictures, strict=True))
 
 
-def test_zoom_cuts_the_same_square() -> None:
-    picture = np.arange(64 * 64 * 3).reshape(64, 64, 3)
-    np.testing.assert_array_equal(plots.zoom([picture], 0.25, 0.5, 0.25)[0], picture[16:32, 32:48])
-
-
 def test_pictures_are_drawn_with_all_their_pixels_where_there_is_room() -> None:
     large, small = np.zeros((4, 256, 256, 3), np.uint8), np.zeros((4, 16, 16, 3), np.uint8)
     assert plots.image_grid(large, columns=4).get_size_inches()[0] * 80 == pytest.approx(4 * 256)

@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from small_prior import prior
-from torch import Tensor
 
-from vq_core.data.augment import to_pictures
-from vq_core.models import VQVAE
 from vq_core.notebook import plots, widgets
-from vq_core.notebook.widgets import UsageExplorer, usage_comparison
+from vq_core.notebook.widgets import UsageExplorer
 from vq_core.runs.folders import Run
 
 
@@ -123,64 +119,6 @@ def test_explorer_refuses_three_runs_and_one_without_usage(run: Run, tmp_path: P
     for runs in ({"a": run, "none": empty}, {"none": empty, "a": run}, {"none": empty}):
         with pytest.raises(ValueError, match=r"none: no code usage has been logged in .*empty"):
             UsageExplorer(runs)
-
-
-def test_comparison_switches_codebooks() -> None:
-    box = usage_comparison({"one": np.array([1, 2]), "two": np.array([5, 0])})
-    before = box.children[3].value
-    box.children[0].value = "two"
-    assert box.children[3].value != before
-    with Image.open(io.BytesIO(before)) as picture:
-        assert picture.width > 300
-    assert isinstance(plots.figure()[0], Figure) and plots.png_of(plots.figure()[0])[:4] == b"\x89PNG"
-
-
-def result_of(code: str, names: dict[str, Any]) -> Any:
-    """What a script gets from the code shown under a picture, given the objects of the notebook."""
-    *imports, call = code.splitlines()
-    exec("\n".join(imports), names)
-    return eval(call, names)
-
-
-@pytest.mark.slow
-def test_the_sampling_call_gives_the_picture_shown(model: VQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    causal, grids = prior(model, causal=True), []
-    monkeypatch.setattr(
-        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
-    )
-    box = widgets.sampling_explorer(model, causal, count=2)
-    box.children[0].value, box.children[3].value = 0.7, 5
-    call = box.children[5].value
-    again = result_of(call, {"model": model, "prior": causal})
-    assert "temperature=0.7" in call and "seed=5" in call
-    np.testing.assert_array_equal(grids[-1], to_pictures(again))
-
-
-@pytest.mark.parametrize("method", ["blend", "exchange", "likely"])
-def test_every_interpolation_call_gives_the_frame_shown(
-    model: VQVAE, x: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grids: list[Any] = []
-    monkeypatch.setattr(
-        widgets.plots, "image_grid", lambda pictures, **how: grids.append(pictures) or widgets.plots.figure()[0]
-    )
-    masked = prior(model, causal=False)
-    box = widgets.interpolation_explorer(model, masked, x[:1], x[1:2], steps=4)
-    box.children[0].value, box.children[1].value = method, 2
-    frame = result_of(box.children[3].value, {"model": model, "masked": masked, "a": x[:1], "b": x[1:2]})
-    np.testing.assert_array_equal(grids[-1][1], to_pictures(frame[None])[0])
-
-
-def test_the_wipe_shows_one_side_of_each() -> None:
-    black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
-    picture = widgets.plots.wiped(black, white, 0.25, ("a", "b")).axes[0].get_images()[0].get_array()
-    assert (picture[:, :2] == 0).all() and (picture[:, 2:] == 255).all()
-    box = widgets.wipe({"input": black, "a": black, "b": white})
-    before = box.children[3].value
-    box.children[2].value = 0.9
-    assert box.children[3].value != before and "0.9" in box.children[4].value
-    more = {"rows": {"a": np.concatenate([black, white]), "b": np.concatenate([white, black])}}
-    assert widgets.plots.png_of(result_of(box.children[4].value, more)) == box.children[3].value
 
 
 def test_what_goes_wrong_is_said_under_the_picture() -> None:

@@ -60,7 +60,11 @@ def test_results_are_added_to_and_old_keys_are_read(run: Run) -> None:
     (run.folder / "result.json").write_text(json.dumps({"kind": "phase1", "psnr": 20.0}))
     assert run.done and run.result() == {"phase": "phase1", "psnr": 20.0}
     run.update_result({"psnr": 21.0, "ssim": 0.5})
-    assert json.loads((run.folder / "result.json").read_text()) == {"phase": "phase1", "psnr": 21.0, "ssim": 0.5}
+    stored = json.loads((run.folder / "result.json").read_text())
+    assert run.result() == {"phase": "phase1", "psnr": 21.0, "ssim": 0.5} and run.result().keys() < stored.keys()
+    (run.folder / "result.json").write_text(json.dumps(stored | {"psnr": 22.0}))
+    with pytest.raises(RunError, match=r"result\.json: is damaged; delete it, and train the phase again"):
+        run.result()
 
 
 def test_a_run_is_opened_by_name_or_path(run: Run, tmp_path: Path) -> None:

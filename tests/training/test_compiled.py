@@ -89,7 +89,7 @@ def test_what_compile_means_on_each_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not compiles(settings()) and not compiles(settings("train.compile=false"))
-    machine._say.cache_clear()
+    machine.tell_once.cache_clear()
     monkeypatch.setattr("vq_core.machine.pick_device", lambda config: torch.device("cuda"))
     for why, works in (("", True), ("Cannot find a working triton installation", False)):
         monkeypatch.setattr("vq_core.machine._fails_to_compile", lambda device, why=why: why)

@@ -1,28 +1,50 @@
 """What all commands share: settings, the choice of a run, and errors reported in one line."""
 
 import errno
+import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
 
 from vq_core.config import Config, load_config
-from vq_core.errors import ConfigError, NotFiniteError, Stopped, UserError
+from vq_core.errors import ConfigError, DataError, NotFiniteError, Stopped, UnusableImage, UserError
 from vq_core.machine import active_profile, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vq_core.models import VQVAE
-    from vq_core.runs.folders import Phase
+    from vq_core.runs.folders import Phase, Run
 
 PROFILE = click.option("--profile", help="full, quick, demo, smoke or a YAML file; default: what suits the machine.")
 RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
+OUT = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures; default: the run's."
+)
+_NOT_NAMED = {
+    "profile",
+    "run",
+    "debug",
+    "out",
+    "image",
+    "a",
+    "b",
+    "phase",
+    "settings",
+}  # in the name or the folder already
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 # Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
@@ -74,6 +96,8 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
             if not is_main_process():
                 sys.exit(0)  # all processes raise it; a nonzero status here would get the others killed
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()  # which ends its line
         if debug and not isinstance(error, KeyboardInterrupt):
             raise
         if isinstance(error, UserError):
@@ -88,7 +112,13 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             click.echo(f"\n{str(error) or 'stopped'}", err=True)
             sys.exit(130)
-        raise
+        if isinstance(error, click.ClickException):
+            raise
+        traceback.print_exception(error)
+        click.echo(
+            "This is a fault of the program: please report it, with what 'python -m vq_core doctor' says", err=True
+        )
+        sys.exit(70)
 
 
 def echo(metrics: dict[str, Any], digits: str = ".4g") -> None:
@@ -97,54 +127,85 @@ def echo(metrics: dict[str, Any], digits: str = ".4g") -> None:
         click.echo(f"  {name}: {value:{digits}}" if isinstance(value, float) else f"  {name}: {value}")
 
 
-def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQVAE, Tensor, Path]":
-    """The autoencoder of a phase, the image files as a batch [b, 3, h, w], and the run's folder for results."""
+def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQVAE, Tensor, Run]":
+    """The autoencoder of a phase, the image files as a batch [b, 3, h, w], and the autoencoder's run."""
     import numpy as np
     import torch
 
     from vq_core.data.augment import to_float
+    from vq_core.data.decode import load_picture
     from vq_core.runs.finding import finished
     from vq_core.runs.loading import load_vqvae
 
     run = finished(phase, config)
     model = load_vqvae(run).to(pick_device(config))
-    pixels = np.stack([square(config, image) for image in images])
-    return model, to_float(torch.from_numpy(pixels).to(model.device)), run.folder
+    pixels = []
+    for image in images:
+        try:
+            pixels.append(load_picture(image, config.data).pixels)
+        except UnusableImage as error:
+            raise DataError(f"{image}: {error}") from None
+    return model, to_float(torch.from_numpy(np.stack(pixels)).to(model.device)), run
 
 
-def square(config: Config, image: Path) -> Any:
-    """An image file as a square of the configured size: uint8 [size, size, 3]."""
-    from vq_core.data.decode import load_picture
-    from vq_core.errors import UnusableImage
-
-    try:
-        return load_picture(image, config.data).pixels
-    except UnusableImage as error:
-        raise click.ClickException(f"{image}: {error}") from None
+def was_given(name: str) -> bool:
+    """Whether the user gave an option of the running command, rather than leaving it at its default."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def save_each(images: "Tensor", codes: "Tensor", folder: Path) -> None:
-    """Write each image [b, 3, h, w] as a PNG with its codes [b, h, w] beside it, in place of earlier ones."""
-    import numpy as np
-    from PIL import Image
+class Results:
+    """Pictures that the running command makes, in the run's folder or `--out`, which is tried before the work begins.
 
-    from vq_core.data.augment import to_pictures
+    Their names say what differs: the images, with a few digits of their content, and each option that was given. Each
+    PNG says the same in its text, with the run and the seed, but without folders, as pictures are shared.
+    """
 
-    folder.mkdir(exist_ok=True)
-    for earlier in [*folder.glob("[0-9]*.png"), *folder.glob("[0-9]*.npy")]:
-        earlier.unlink()
-    for number, (picture, grid) in enumerate(zip(to_pictures(images), codes.cpu().numpy(), strict=True), 1):
-        Image.fromarray(picture).save(folder / f"{number:03d}.png")
-        np.save(folder / f"{number:03d}.npy", grid.astype(np.uint16))
-    click.echo(f"{folder}")
+    def __init__(self, run: "Run", out: Path | None, images: Sequence[Path] = (), drawer: "Run | None" = None) -> None:
+        context = click.get_current_context()
+        inputs = {path: f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:6]}" for path in images}
+        given = {name: value for name, value in context.params.items() if name not in _NOT_NAMED and was_given(name)}
+        shown = {name: inputs.get(value, value) for name, value in given.items()}
+        words = [context.info_name or "", *dict.fromkeys(inputs[path] for path in images if path not in given.values())]
+        words += [name if value is True else f"{name}={value}" for name, value in shown.items()]
+        words += [drawer.name] if drawer else []
+        words += [sha256(repr(context.params["settings"]).encode()).hexdigest()[:6]] if was_given("settings") else []
+        self.folder, self.name = out or run.folder, re.sub(r"[^\w.=,-]+", "_", "-".join(words))
+        said: dict[str, Any] = {"command": context.info_name, "run": run.name, "prior": drawer and drawer.name}
+        said |= {"images": [path.name for path in images], "seed": context.params.get("seed"), "options": shown}
+        self.text = PngInfo()
+        self.text.add_itxt("vq_core", json.dumps(said, ensure_ascii=False, default=str))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            why = f"{self.folder}: cannot be written to ({error.strerror}); choose another folder with --out"
+            raise click.ClickException(why) from None
 
+    def save_each(self, images: "Tensor", codes: "Tensor") -> None:
+        """Write each image [b, 3, h, w] as a PNG with its codes [b, h, w] beside it, in place of earlier ones."""
+        import numpy as np
+        from PIL import Image
 
-def save_grid(images: "Tensor", path: Path, columns: int) -> None:
-    """Write images [b, 3, h, w] as one PNG and print its path."""
-    from torchvision.transforms.functional import to_pil_image
-    from torchvision.utils import make_grid
+        from vq_core.data.augment import to_pictures
 
-    from vq_core.data.augment import to_uint8
+        folder = self.folder / self.name
+        folder.mkdir(exist_ok=True)
+        for earlier in [*folder.glob("[0-9]*.png"), *folder.glob("[0-9]*.npy")]:
+            earlier.unlink()
+        for number, (picture, grid) in enumerate(zip(to_pictures(images), codes.cpu().numpy(), strict=True), 1):
+            Image.fromarray(picture).save(folder / f"{number:03d}.png", pnginfo=self.text)
+            np.save(folder / f"{number:03d}.npy", grid.astype(np.uint16))
+        click.echo(f"{folder}")
 
-    to_pil_image(make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2)).save(path)
-    click.echo(f"{path}")
+    def save_grid(self, images: "Tensor", columns: int, ending: str = "") -> None:
+        """Write images [b, 3, h, w] as one PNG and print its path."""
+        from torchvision.transforms.functional import to_pil_image
+        from torchvision.utils import make_grid
+
+        from vq_core.data.augment import to_uint8
+
+        path = self.folder / f"{self.name}{ending}.png"
+        grid = make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2)
+        to_pil_image(grid).save(path, pnginfo=self.text)
+        click.echo(f"{path}")

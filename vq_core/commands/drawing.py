@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from vq_core.generation.editing import Edit
 
 IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
+SEED = click.IntRange(0, 2**32 - 1)
 group = click.Group()
 
 
 @common.command(group)
 @click.argument("image", type=IMAGE)
 @common.phase_option("phase1", "phase2")
-def reconstruct(config: Config, image: Path, phase: Any) -> None:
+@common.OUT
+def reconstruct(config: Config, image: Path, phase: Any, out: Path | None) -> None:
     """Show an image next to its reconstruction."""
     import torch
 
-    model, x, folder = common.open_images(config, [image], phase)
-    common.save_grid(torch.cat([x, model(x)]), folder / f"reconstruction-{image.stem}.png", 2)
+    model, x, run = common.open_images(config, [image], phase)
+    common.Results(run, out, [image]).save_grid(torch.cat([x, model(x)]), 2)
 
 
 @common.command(group)
@@ -42,8 +44,9 @@ def reconstruct(config: Config, image: Path, phase: Any) -> None:
 @click.option("--top-k", type=int)
 @click.option("--top-p", default=TOP_P)
 @click.option("--passes", "--steps", "passes", default=PASSES, help="Of a bidirectional masked prior.")
-@click.option("--seed", default=0)
-def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
+@click.option("--seed", type=SEED, default=0)
+@common.OUT
+def sample(config: Config, count: int, way: str, out: Path | None, **drawing: Any) -> None:
     """Sample new avatars, show the training image nearest to each, and measure how novel they are.
 
     Each avatar is also written as a PNG of its own, with its codes beside it.
@@ -59,61 +62,65 @@ def sample(config: Config, count: int, way: str, **drawing: Any) -> None:
     from vq_core.runs.finding import finished, load_images
     from vq_core.runs.loading import load_vqvae
 
+    unused = {"random": ("temperature", "top_k", "top_p", "passes"), "causal": ("passes",)}.get(way, ())
+    if idle := [name for name in unused if common.was_given(name)]:
+        raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with --way {way}: leave it out")
     sampling, run = Sampling(**drawing), finished("phase2", config)
     model = load_vqvae(run).to(pick_device(config))
+    if way != "random":
+        run = finished("prior" if way == "causal" else "masked", config)
+    results = common.Results(run, out)
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:
-        run = finished("prior" if way == "causal" else "masked", config)
         prior = prior_of(run.phase, config)
         codes = (sample_codes if prior.causal else fill_codes)(prior, count, sampling)
     images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
-    name = f"samples-{way}-seed{sampling.seed}"
     try:
         packed = load_images(config)
         new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
-        common.save_grid(images_of(packed, new.rows), run.folder / f"{name}-nearest.png", 8)
+        results.save_grid(images_of(packed, new.rows), 8, "-nearest")
         nearer = "fraction nearer to a training image than a held-out one"
         click.echo(f"  {nearer}: {new.nearer:.2f} (0.50 for real images)")
         click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
     except DataError as error:  # of a run that was named
         click.echo(f"  not compared with training images: {error}")
-    common.save_each(images, codes, run.folder / name)
-    common.save_grid(images, run.folder / f"{name}.png", 8)
+    results.save_each(images, codes)
+    results.save_grid(images, 8)
 
 
 @common.command(group)
 @click.argument("a", type=IMAGE)
 @click.argument("b", type=IMAGE)
+@common.OUT
 @click.option("--steps", type=click.IntRange(min=2), default=8, help="Number of images in the row.")
 @click.option(
     "--method",
-    type=click.Choice(["blend", "exchange", "likely"]),
+    type=click.Choice(["blend", "exchange"]),
     default="blend",
-    help="blend: mix the latents and quantise again; exchange: replace codes in a random order; likely: replace them "
-    "in the order that the masked prior finds likely.",
+    help="blend: mix the latents and quantise again; exchange: replace codes in a random order.",
 )
-def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> None:
+def interpolate(config: Config, a: Path, b: Path, steps: int, method: str, out: Path | None) -> None:
     """Interpolate from one image to another, in latents or in codes."""
     from vq_core.generation import editing
-    from vq_core.generation.sampling import prior_of
 
-    model, x, folder = common.open_images(config, [a, b], "phase2")
-    codes = model.encode(x)
+    model, x, run = common.open_images(config, [a, b], "phase2")
+    results = common.Results(run, out, [a, b])
     if method == "blend":
         frames = editing.blend_latents(model, x[:1], x[1:], steps)
-    elif method == "exchange":
-        frames = model.decode(editing.exchange_codes(codes[:1], codes[1:], steps, config.seed))
     else:
-        frames = model.decode(editing.exchange_likely(prior_of("masked", config), codes[:1], codes[1:], steps))
-    common.save_grid(frames, folder / f"interpolation-{method}-{a.stem}-{b.stem}.png", steps)
+        one, other = model.encode(x).split(1)
+        frames = model.decode(editing.exchange_codes(one, other, steps, config.seed))
+    results.save_grid(frames, steps)
 
 
 @common.command(group)
 @click.argument("image", type=IMAGE)
 @click.option("--rows", help="Region: rows of the code grid, first:last, the last not included; default: all.")
 @click.option("--columns", help="Region: columns of the code grid, likewise; default: all.")
-@click.option("--mask", type=IMAGE, help="Region: the white parts of this image.")
+@click.option(
+    "--mask", type=IMAGE, help="Region: the opaque parts of this image that are at least half white; of any size."
+)
 @click.option("--copy-from", type=IMAGE, help="Copy the region from this image.")
 @click.option("--code", type=int, help="Fill the region with this code.")
 @click.option("--replace", type=(int, int), metavar="OLD NEW", help="Replace one code with another wherever it occurs.")
@@ -129,8 +136,9 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str) -> No
 )
 @click.option("--temperature", default=TEMPERATURE)
 @click.option("--top-p", default=TOP_P)
-@click.option("--seed", default=0)
-def edit(config: Config, image: Path, complete: bool, count: int, way: str, **options: Any) -> None:
+@click.option("--seed", type=SEED, default=0)
+@common.OUT
+def edit(config: Config, image: Path, complete: bool, count: int, way: str, out: Path | None, **options: Any) -> None:
     """Edit an image by its codes, and show it with its reconstruction and the edited versions.
 
     Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
@@ -139,7 +147,9 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, **op
 
     from vq_core.data.decode import load_transparency
     from vq_core.generation import editing
-    from vq_core.generation.sampling import Sampling, prior_of
+    from vq_core.generation.sampling import Sampling
+    from vq_core.runs.finding import finished
+    from vq_core.runs.loading import load_prior
 
     sampling = Sampling(**{name: options.pop(name) for name in ("temperature", "top_p", "seed")})
     where = {name: options.pop(name) for name in ("rows", "columns", "mask")}
@@ -150,8 +160,8 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, **op
     (name,) = chosen
     if any(where.values()) and name in ("replace", "vary", "complete"):
         raise click.UsageError(f"--{name} takes no region: leave out --rows, --columns, --mask")
-    region, donor = _region(config, **where), options["copy_from"]
-    model, x, folder = common.open_images(config, [image, *([donor] if donor else [])], "phase2")
+    region, donor = _region(config, image, **where), options["copy_from"]
+    model, x, run = common.open_images(config, [image, *([donor] if donor else [])], "phase2")
     codes = model.encode(x)
     before, drawn = codes[:1], name in ("regenerate", "complete", "vary")
     if complete:
@@ -162,14 +172,16 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, **op
     else:
         given, change = before, _edit(name, options[name], region, codes, config)
     way = change.way if way == "auto" else way
-    prior = prior_of("prior" if way == "causal" else "masked", config) if drawn else None
+    drawer = finished("prior" if way == "causal" else "masked", config) if drawn else None
+    prior = load_prior(drawer).to(pick_device(config)) if drawer else None
+    results = common.Results(run, out, [path for path in (image, donor, where["mask"]) if path], drawer)
     if drawn:
         click.echo(f"drawn by the {way} prior")
     after = change.apply(given, prior, count, sampling)
     # The pixels around a hole in a torn image are not worth keeping.
     images = model.decode(after) if complete else editing.decode_edited(model, before, after)
     pictures = torch.cat([x, model.decode(before), images])
-    common.save_grid(pictures, folder / f"edit-{name.replace('_', '-')}-{image.stem}.png", min(8, len(pictures)))
+    results.save_grid(pictures, min(8, len(pictures)))
 
 
 def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Config) -> "Edit":
@@ -186,19 +198,22 @@ def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Conf
     return Edit(region=region, **change)
 
 
-def _region(config: Config, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":
+def _region(config: Config, image: Path, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":
     """The cells to edit, bool [h, w]."""
     import torch
 
+    from vq_core.data.decode import load_mask
     from vq_core.generation import editing
 
     everything = f"0:{config.grid}"
     cells = editing.region(config.grid, _span("--rows", rows or everything), _span("--columns", columns or everything))
     if mask is not None:
-        white = torch.from_numpy(common.square(config, mask).mean(axis=2) > 127)
-        cells &= editing.cells_of(white, config.grid)
-        if not cells.any():
-            raise click.UsageError("--mask has no white pixels inside --rows and --columns")
+        white = torch.from_numpy(load_mask(mask, image, config.data, config.grid))
+        marked = editing.cells_of(white, config.grid) if white.any() else torch.zeros_like(cells)
+        if not (marked & cells).any() or marked.all():
+            which = "all" if marked.all() else "none"
+            raise click.UsageError(f"--mask {mask}: chooses {which} of the cells; paint white what is to be edited")
+        cells &= marked
     return cells
 
 

@@ -1,9 +1,14 @@
-"""Commands that prepare, train and evaluate: ingest, train, evaluate, compare, workbook."""
+"""Commands that prepare, train and evaluate: ingest, train, evaluate, compare, workbook; and doctor."""
 
+import os
+import re
+import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from vq_core.commands import common
 from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
@@ -36,17 +41,21 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     With --run NAME: train a phase that follows that run, on its images.
     """
     from vq_core.data.images import prepare_images
-    from vq_core.errors import RunError
+    from vq_core.errors import DataError, RunError
     from vq_core.evaluation.report import evaluate_run
     from vq_core.runs.finding import run_for
     from vq_core.runs.folders import PRIORS
     from vq_core.training import phases
     from vq_core.training.ranks import is_main_process
 
+    try:
+        resumed = not resume or run_for(phase, config).last.is_file()
+    except DataError:  # not even images
+        resumed = False
+    if not resumed:
+        raise RunError(f"{phase}: nothing to resume; leave out --resume to start the run")
     if is_main_process() and config.images is None:
         prepare_images(config)
-    if resume and not run_for(phase, config).last.is_file():
-        raise RunError(f"{run_for(phase, config).folder}: nothing to resume; leave out --resume to start the run")
     run = phases.train(phase, config)
     if is_main_process():
         common.echo(run.result() if phase in PRIORS else evaluate_run(run, config))
@@ -71,7 +80,7 @@ def train(config: Config, phase: Any, resume: bool) -> None:
 def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Path | None) -> None:
     """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
     from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
-    from vq_core.evaluation.report import compare_sets, reconstruction_metrics
+    from vq_core.evaluation.report import compare_sets, keep, reconstruction_metrics
     from vq_core.generation.sampling import draw_many
     from vq_core.models.perceptual import PerceptualLoss
     from vq_core.runs.finding import finished, load_images, run_for
@@ -79,14 +88,14 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
 
     if against and not (fid or frechet):
         raise click.UsageError("--against says what to compare with; say in which features: --frechet or --fid")
-    run, packed = finished(phase, config), load_images(config)
+    run, packed = finished(phase, config), load_images(config).verify()
     nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
     model = load_vqvae(run).to(pick_device(config))
     metrics = reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
-    run.update_result(metrics)
     common.echo(metrics, ".4f")
+    keep(run, metrics)
     if nets:
         count = len(packed.val_rows) // (1 if against else 2)
         priors: dict[str, Any] = {"causal": "prior", "masked": "masked"} if phase == "phase2" and count else {}
@@ -112,6 +121,33 @@ def compare(config: Config, run_sweep: bool) -> None:
             evaluate_run(run, config)
     rows = table()
     click.echo(markdown(rows) if rows else f"no finished runs in {data_dir() / 'runs'}")
+
+
+@common.command(group, reads_runs=False)
+def doctor(config: Config) -> None:
+    """Tell what this machine and this installation are, for the report of a fault; no names of your folders."""
+    import torch
+    from torch.utils.collect_env import get_pretty_env_info
+
+    from vq_core.data.ingest import raw_files
+    from vq_core.machine import compiles, precision_of
+    from vq_core.runs.folders import all_runs
+
+    folder = data_dir() if data_dir().is_dir() else data_dir().parent
+    free, rights = shutil.disk_usage(folder).free, "writable" if os.access(folder, os.W_OK) else "NOT WRITABLE"
+    weights = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
+    needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("vq-workbook") or [] if "extra" not in line]
+    compiled = "compiled" if compiles(config) else "not compiled"
+    click.echo(f"profile {config.profile}: {pick_device(config).type}, {precision_of(config)}, {compiled}")
+    click.echo(
+        f"memory: {psutil.virtual_memory().available / 1e9:.1f} of {psutil.virtual_memory().total / 1e9:.1f} GB free"
+    )
+    click.echo(
+        f"data: {free / 1e9:.0f} GB free, {rights}; {sum(1 for _ in raw_files(data_dir() / 'raw'))} files in raw"
+    )
+    click.echo(f"runs: {', '.join(run.name for run in all_runs()) or 'none'}; weights: {', '.join(weights) or 'none'}")
+    click.echo(f"packages: {', '.join(f'{name} {metadata.version(name)}' for name in ['vq-workbook', *needed])}")
+    click.echo(get_pretty_env_info())
 
 
 @group.command()

@@ -23,16 +23,11 @@ from vq_core.settings import DataConfig
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # First bytes of the formats above: a file that starts with them but cannot be opened is damaged, not foreign.
 _KNOWN_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
-_FOREIGN = {
-    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
-    "PDF": (b"%PDF",),
-    "SVG": (b"<svg", b"<?xml"),
-    "PSD": (b"8BPS",),
-    "ICO": (b"\0\0\1\0",),
-    "JPEG 2000": (b"\0\0\0\x0cjP",),
-    "JPEG XL": (b"\0\0\0\x0cJXL", b"\xff\x0a"),
-    "DDS": (b"DDS ",),
-}
+_FOREIGN = {"EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"), "PDF": (b"%PDF",), "SVG": (b"<svg", b"<?xml"), "PSD": (b"8BPS",)}
+_FOREIGN |= {"JPEG 2000": (b"\0\0\0\x0cjP",), "JPEG XL": (b"\0\0\0\x0cJXL", b"\xff\x0a")}
+_FOREIGN |= {"ICO": (b"\0\0\1\0",), "DDS": (b"DDS ",)}
+_ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+LONGEST = 4  # of the longer side over the shorter one: of a strip, the middle would be all that is kept
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
@@ -50,8 +45,8 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
     """Read one image file as a square RGB array of side `config.image_size`.
 
     Raises `UnusableImage`; the reason is "not an image", "unsupported format", "empty file", "truncated", "unreadable",
-    "too small" (shorter side below `config.min_side`) or "too large" (more than `config.max_pixels` according to the
-    header, before anything is decoded).
+    "archive", "too small" (shorter side below `config.min_side`), "too long" (a strip) or "too large" (more than
+    `config.max_pixels` according to the header, before anything is decoded).
     """
     try:
         # O_NONBLOCK: opening a named pipe would otherwise block before the check below.
@@ -84,6 +79,28 @@ def load_transparency(path: Path, config: DataConfig) -> Bool[np.ndarray, "s s"]
     return np.asarray(to_square(alpha.convert("RGB"), config.square, config.image_size))[..., 0] < 128
 
 
+def load_mask(path: Path, image: Path, config: DataConfig, grid: int) -> Bool[np.ndarray, "s s"]:
+    """Where a mask is opaque and at least half white, on the square that `load_picture` makes of the image.
+
+    A mask of grid × grid pixels marks cells; another is scaled if its shape is the image's, or square. Raises
+    `UnusableImage` if it is of another shape, or cannot be read.
+    """
+    try:
+        with Image.open(image, formats=FORMATS) as given:
+            width, height = ImageOps.exif_transpose(given).size
+        with Image.open(path, formats=FORMATS) as opened:
+            layer = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnusableImage("unreadable", f"{path}: {' '.join(str(error).split())}") from None
+    white = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    if layer.size == (grid, grid):
+        white = white.resize((config.image_size, config.image_size), Image.Resampling.NEAREST)
+    elif abs(layer.width / layer.height - width / height) > 0.02 * width / height and layer.width != layer.height:
+        what = f"{layer.width}×{layer.height} is of another shape than the image, {width}×{height}"
+        raise UnusableImage("another shape", f"{path}: {what}")
+    return np.asarray(to_square(white, config.square, config.image_size)).mean(axis=2) >= 127.5
+
+
 def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Image.Image:
     """Scale an RGB image to a square, antialiased: its central part ("crop"), or all on its border's mean ("pad")."""
     if mode == "crop":
@@ -107,6 +124,8 @@ def _read(file: BinaryIO, config: DataConfig) -> Picture:
         raise UnusableImage("too large", f"{width}×{height} is more than {config.max_pixels} pixels")
     if min(width, height) < config.min_side:
         raise UnusableImage("too small", f"{width}×{height}; the shorter side must be at least {config.min_side}")
+    if max(width, height) > LONGEST * min(width, height):
+        raise UnusableImage("too long", f"{width}×{height}; the longer side may be {LONGEST} times the shorter one")
     image.verify()  # a PNG's checksums; a verified image has to be reopened
     image = _open(file)
     announced = {
@@ -130,6 +149,8 @@ def _open(file: BinaryIO) -> Image.Image:
         head = file.read(512)
     if head.startswith(_KNOWN_STARTS):
         raise UnusableImage("unreadable", "the header is damaged")
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        raise UnusableImage("archive", "its images are not read: unpack it into the folder")
     if head[4:8] == b"ftyp":
         raise UnusableImage("unsupported format", "HEIF, AVIF or a video")
     for name, starts in _FOREIGN.items():

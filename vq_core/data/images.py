@@ -1,6 +1,7 @@
 """The images that the settings refer to: the user's own or the built-in ones, raw and packed."""
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +16,29 @@ from vq_core.data.augment import to_float
 from vq_core.data.ingest import ingest, packing_settings, raw_files
 from vq_core.data.packed import PackedImages, load_packed
 from vq_core.errors import DataError
+from vq_core.files import owned
+
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # only to recognise a misplaced one
 
 
 def image_source(config: Config) -> str:
-    """Which images to use, "raw" (the user's own) or "avatars" (built-in): `data.source` with "auto" resolved."""
-    if config.data.source != "auto":
-        return config.data.source
-    return "raw" if any(raw_files(data_dir() / "raw")) else "avatars"
+    """Which images to use, "raw" (the user's own) or "avatars" (built-in): `data.source` with "auto" resolved.
+
+    Raises `DataError` if there is something else than a readable folder where one's own images should be.
+    """
+    raw, source = data_dir() / "raw", config.data.source
+    if source == "avatars":
+        return source
+    if raw.is_symlink() and not raw.exists():
+        raise DataError(f"{raw}: leads to {raw.readlink()}, which is not there; is its drive connected?")
+    if raw.exists() and not (raw.is_dir() and os.access(raw, os.R_OK | os.X_OK)):
+        raise DataError(f"{raw}: must be a folder of images that can be read")
+    if source == "raw" or any(raw_files(raw)):
+        return "raw"
+    beside = [path.name for path in raw_files(data_dir()) if path.parent == data_dir()] if data_dir().is_dir() else []
+    if any(name.lower().endswith(IMAGE_FILES) for name in beside):
+        raise DataError(f"{data_dir()}: has images of its own, but they belong into its folder raw")
+    return "avatars"
 
 
 def raw_dir(config: Config) -> Path:
@@ -39,10 +56,15 @@ def processed_dir(config: Config) -> Path:
 
 
 def prepare_images(config: Config, progress: bool = True) -> PackedImages:
-    """Draw the built-in avatars if there are no other images, then clean, split and pack. Idempotent."""
-    if image_source(config) == "avatars":
-        write_avatars(raw_dir(config), config.data.avatars, config.seed, plant_faults=True, progress=progress)
-    return ingest(raw_dir(config), processed_dir(config), config.data, config.seed, progress=progress)
+    """Draw the built-in avatars if there are no other images, then clean, split and pack. Idempotent.
+
+    If another process is at it, wait for that.
+    """
+    source = image_source(config)
+    with owned(data_dir() / ".locks" / "images", "preparing images", wait=True):
+        if source == "avatars":
+            write_avatars(raw_dir(config), config.data.avatars, config.seed, plant_faults=True, progress=progress)
+        return ingest(raw_dir(config), processed_dir(config), config.data, config.seed, progress=progress)
 
 
 def packed_images(config: Config) -> PackedImages:

@@ -53,7 +53,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     old_settings: dict[str, Any] = {}
     with suppress(DataError):
         old, old_settings = read_packed(out)
-    if old and old_settings == settings and [_File(e.file, e.size, e.mtime_ns) for e in old.entries] == listing:
+    listed = [_File(entry.file, entry.size, entry.mtime_ns) for entry in old.entries] if old else None
+    if old and old_settings == settings and listed == listing and not old.damaged():
         return old
     reusable = old if all(old_settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
     partial = out / ".partial"
@@ -121,8 +122,9 @@ def _stage(
         """A file's entry, and unless that is set aside its pixels and their hash."""
         stamp, before = item._asdict(), known.get(item)
         try:
-            if old is not None and before is not None:
-                picture = Picture(np.array(old.images[before.row]), before.width, before.height, (before.notes,))
+            kept = np.array(old.images[before.row]) if old is not None and before is not None else None
+            if kept is not None and before is not None and hashlib.sha256(kept.data).hexdigest() == before.sha256:
+                picture = Picture(kept, before.width, before.height, (before.notes,))
             else:
                 picture = load_picture(raw / item.file, config)
         except UnusableImage as error:
@@ -169,6 +171,9 @@ def _split(raw: Path, entries: list[Entry], val_share: float, seed: int) -> list
     kept = [i for i, entry in enumerate(entries) if entry.status == "kept"]
     if len(kept) < 2:
         raise DataError(f"{raw}: only one image is left; two are needed ({_summary(entries) or 'no other files'})")
+    if not 0.5 <= len(kept) * val_share <= len(kept) - 0.5:
+        least = f"must be in [{0.5 / len(kept):.2g}, {1 - 0.5 / len(kept):.2g}] for {len(kept)} images"
+        raise DataError(f"data.val_share={val_share} leaves nothing to train on or nothing held out: it {least}")
     digests = [hashlib.sha256(f"{seed} {entries[i].sha256}".encode()).digest() for i in kept]
     draw = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     val = draw < val_share

@@ -2,9 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
+import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +68,19 @@ class PackedImages:
         """Rows of the validation split."""
         return self._rows("val")
 
+    def damaged(self) -> list[str]:
+        """Names of the kept pictures that are not what was packed, by their checksums; 2 GB take a second or two."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
+            found = workers.map(lambda pixels: hashlib.sha256(pixels.tobytes()).hexdigest(), self.images)
+            return [entry.file for entry, now in zip(self.kept, found, strict=True) if entry.sha256 != now]
+
+    def verify(self) -> "PackedImages":
+        """Itself, to be trained or judged on. Raises `DataError` if any picture is no longer what was packed."""
+        if names := self.damaged():
+            what = f"{len(names)} of {len(self.images)} pictures have changed since they were packed, {names[0]} first"
+            raise DataError(f"{self.folder / 'images.npy'}: {what}; run notebook 00_data_prep (or ingest) to mend it")
+        return self
+
     def counts(self) -> dict[str, int]:
         """How many files were set aside for each reason, the most frequent first."""
         return dict(Counter(entry.reason for entry in self.entries if entry.row < 0).most_common())
@@ -87,20 +104,26 @@ def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
         meta = json.loads((out / "meta.json").read_text(encoding="utf-8"))
         if meta["version"] != _VERSION:
             raise DataError(f"{out}: prepared by another version; run notebook 00_data_prep again")
+        listed = (out / "manifest.csv").read_bytes()
+        if meta.get("manifest", listed_sum := zlib.crc32(listed)) != listed_sum:  # up to 0.2 there was no checksum
+            raise ValueError("manifest.csv has changed")
         images = np.load(out / "images.npy", mmap_mode="r")
         whole = [field.name for field in fields(Entry) if field.type is int]
-        with (out / "manifest.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            lines: list[dict[str, Any]] = list(csv.DictReader(file))
+        text = io.StringIO(listed.decode("utf-8", "surrogateescape"), newline="")
+        lines: list[dict[str, Any]] = list(csv.DictReader(text))
         entries = tuple(Entry(**(line | {name: int(line[name]) for name in whole})) for line in lines)
         packed = PackedImages(out, images, entries, meta["fingerprint"])
-        if len(packed.kept) != len(images):
+        settings = meta["settings"]
+        if [entry.row for entry in packed.kept] != list(range(len(images))):
             raise ValueError("array and manifest differ")
-        return packed, meta["settings"]
+        if packed.fingerprint != _fingerprint(entries, settings):
+            raise ValueError("the fingerprint in meta.json is not theirs")
+        return packed, settings
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{out}: no prepared images; run notebook 00_data_prep first") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
+    except Exception as error:  # of many kinds, in files of other bytes
         what = " ".join(str(error).split())
         raise DataError(f"{out}: damaged ({what}); delete it and run notebook 00_data_prep") from None
 
@@ -119,11 +142,16 @@ def write_packed(
         writer = csv.DictWriter(manifest, [field.name for field in fields(Entry)])
         writer.writeheader()
         writer.writerows(asdict(entry) for entry in entries)
-    content = sorted(f"{entry.sha256} {entry.split}" for entry in entries if entry.status == "kept")
-    matters = [f"{key}={settings[key]}" for key in ("image_size", "square", "val_share", "seed")]
-    fingerprint = hashlib.sha256("\n".join(matters + content).encode()).hexdigest()[:16]
-    meta = {"version": _VERSION, "fingerprint": fingerprint, "settings": settings}
+    listed = zlib.crc32((partial / "manifest.csv").read_bytes())
+    fingerprint = _fingerprint(entries, settings)
+    meta = {"version": _VERSION, "fingerprint": fingerprint, "settings": settings, "manifest": listed}
     (partial / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
     (out / "meta.json").unlink(missing_ok=True)  # if killed from here on: incomplete, never a mix of old and new
     for name in ("images.npy", "manifest.csv", "meta.json"):
         (partial / name).replace(out / name)
+
+
+def _fingerprint(entries: Iterable[Entry], settings: dict[str, Any]) -> str:
+    content = sorted(f"{entry.sha256} {entry.split}" for entry in entries if entry.status == "kept")
+    matters = [f"{key}={settings[key]}" for key in ("image_size", "square", "val_share", "seed")]
+    return hashlib.sha256("\n".join(matters + content).encode()).hexdigest()[:16]

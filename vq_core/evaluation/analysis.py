@@ -6,16 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
-from sklearn.decomposition import PCA
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vq_core.data.augment import to_pictures
 from vq_core.data.packed import PackedImages
-from vq_core.evaluation.memorization import cell_means
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia
 from vq_core.models.metrics import usage
@@ -76,54 +70,3 @@ def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np
         far = ((own - own.mean(axis=0, dtype=np.float32)) ** 2).sum(axis=(1, 2, 3))
         typical.append(own[far.argmin()])
     return np.stack(typical)
-
-
-def code_colours(packed: PackedImages, codes: CodeGrids, num_codes: int) -> UInt8[np.ndarray, "k 3"]:
-    """The mean colour of the image cells that map to each code, over 500 images; grey for codes not in them."""
-    cells = cell_means(packed.images[:500], codes.shape[1]).reshape(-1, 3)
-    flat = codes[:500].ravel()
-    counts = np.bincount(flat, minlength=num_codes)
-    sums = np.stack([np.bincount(flat, weights=cells[:, channel], minlength=num_codes) for channel in range(3)], axis=1)
-    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 128).astype(np.uint8)
-
-
-def usage_by_position(codes: CodeGrids, num_codes: int) -> Float[np.ndarray, "h w"]:
-    """Perplexity of the codes at each position of the grid; 1 where all avatars have the same code."""
-    flat = codes.reshape(len(codes), -1)
-    counts = [torch.from_numpy(np.bincount(column, minlength=num_codes).astype(float)) for column in flat.T]
-    return np.array([float(perplexity(n)) for n in counts]).reshape(codes.shape[1:])
-
-
-@dataclass(frozen=True)
-class Probe:
-    """How well a linear classifier reads one attribute off the codes of held-out avatars."""
-
-    attribute: str
-    accuracy: float
-    majority: float  # accuracy of always predicting the most frequent value
-
-
-def linear_probes(
-    features: Float[np.ndarray, "n d"], attributes: dict[str, list[str]], packed: PackedImages
-) -> list[Probe]:
-    """Fit a logistic regression per attribute on training avatars and score it on validation avatars, best first.
-
-    Features (the code vectors of all positions, flattened) are first reduced to 128 components by PCA. Avatars whose
-    attribute is unknown ("") are left out, and so are attributes with fewer than two known values.
-    """
-    train, val = packed.train_rows, packed.val_rows
-    components = min(128, len(train) - 1, features.shape[1])
-    reduce = make_pipeline(PCA(components, random_state=0, svd_solver="randomized"), StandardScaler())
-    x_train, x_val = reduce.fit_transform(features[train]), reduce.transform(features[val])
-    probes = []
-    for name, values in attributes.items():
-        y = np.array(values)
-        listed = y[train] != ""
-        x_known, y_known, y_val = x_train[listed], y[train][listed], y[val]
-        asked = np.isin(y_val, y_known)
-        if len(set(y_known)) < 2 or not asked.any():
-            continue
-        fitted = [model.fit(x_known, y_known) for model in (LogisticRegression(max_iter=200, C=0.1), DummyClassifier())]
-        scores = [float(model.score(x_val[asked], y_val[asked])) for model in fitted]
-        probes.append(Probe(name, *scores))
-    return sorted(probes, key=lambda probe: probe.majority - probe.accuracy)

@@ -1,4 +1,4 @@
-"""Metrics of an autoencoder on held-out images, of samples, and of count models on held-out codes."""
+"""Metrics of an autoencoder on held-out images, and of samples."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Integer, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,9 +17,8 @@ from vq_core.data.decode import load_picture
 from vq_core.data.images import images_of
 from vq_core.data.ingest import raw_files
 from vq_core.data.packed import PackedImages
-from vq_core.errors import ArgumentError, DataError, UnusableImage
+from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
-from vq_core.evaluation.count_models import neighbours_bits, unigram_bits
 from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.evaluation.memorization import code_novelty
 from vq_core.machine import pick_device
@@ -38,9 +37,19 @@ Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
 
 def evaluate_run(run: Run, config: Config) -> dict[str, Any]:
     """Metrics of an autoencoder run on all validation images; computed once and stored in its `result.json`."""
-    if "psnr" not in run.result():
-        run.update_result(reconstruction_metrics(load_vqvae(run).to(pick_device(config)), load_images(config)))
-    return run.result()
+    if "psnr" in (known := run.result()):
+        return known
+    metrics = reconstruction_metrics(load_vqvae(run).to(pick_device(config)), load_images(config).verify())
+    keep(run, metrics)
+    return known | metrics
+
+
+def keep(run: Run, metrics: dict[str, Any]) -> None:
+    """Add metrics to a run's result; if its folder cannot be written to, say that they are not kept."""
+    try:
+        run.update_result(metrics)
+    except OSError as error:
+        tell_once(f"{run.folder}: cannot be written to ({error.strerror}), so the figures are not kept")
 
 
 @torch.no_grad()
@@ -168,8 +177,8 @@ def compare_sets(
     stored, few = run.result(), min(len(reference), int(metrics["distance_images"]))
     if stored.get("against") != against:  # distances to other images are not comparable with these
         old = [key for key in stored if key.startswith(("fid_", "kid_", "frechet_", "kernel_"))]
-        run.update_result(dict.fromkeys(old) | {"against": against})
-    run.update_result(metrics)
+        keep(run, dict.fromkeys(old) | {"against": against})
+    keep(run, metrics)
     lines = [f"{int(metrics['distance_images'])} images in each set, compared with {len(reference)} {where}"]
     told = {name: ", ".join(_told(name, metrics, nets)) for name in ("floor", "reconstructions", *samples)}
     lines += [f"{name}: {figures}" for name, figures in told.items() if figures]
@@ -194,15 +203,3 @@ def _told(name: str, metrics: dict[str, Any], nets: Sequence[PretrainedFeatures]
     if f"copies_{name}" in metrics:
         copied, usual = (100 * metrics[f"copies_{key}"] for key in (name, "held_out"))
         yield f"copies {copied:.1f} % (held-out images {usual:.1f} %)"
-
-
-def bits_metrics(codes: Integer[np.ndarray, "n h w"], packed: PackedImages, config: Config) -> dict[str, float]:
-    """Bits per held-out token for the count models that the prior is compared with."""
-    flat = codes.reshape(len(codes), -1).astype(np.int64)
-    train, held_out = flat[packed.train_rows], flat[packed.val_rows]
-    k = config.model.num_codes
-    return {
-        "uniform": float(np.log2(k)),
-        "unigram": unigram_bits(train, held_out, k),
-        "left + above": neighbours_bits(codes[packed.train_rows], codes[packed.val_rows], k),
-    }

@@ -148,33 +148,3 @@ def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[T
     rank = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).view(a.shape[1:]).to(a.device)
     taken = torch.linspace(0, count, steps).round().long().tolist()
     return torch.cat([torch.where(rank < n, b, a) for n in taken])
-
-
-@torch.no_grad()
-def exchange_likely(prior: CodeTransformer, a: OneGrid, b: OneGrid, steps: int) -> Int64[Tensor, "steps h w"]:
-    """From codes a to b [1, h, w] like `exchange_codes`, but in the order that the masked prior finds most likely.
-
-    At each step those positions change over where b's code gains most over a's, given the current codes elsewhere:
-    log p(b_i | rest) − log p(a_i | rest). The rest is everything outside the position's group: positions are scattered
-    over 16 groups, each hidden in one grid of a batch of 16. Raises `ArgumentError` for a causal prior.
-    """
-    if prior.causal:
-        raise ArgumentError("prior must be the masked one")
-    training, n, device, groups = prior.training, a[0].numel(), a.device, 16
-    prior.eval()
-    start, end = a.flatten(), b.flatten()
-    frames, now = [a], start.clone()
-    scattered = torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(device) % groups
-    differ = int((start != end).sum())
-    for step in range(1, steps):
-        hidden = scattered == torch.arange(groups, device=device)[:, None]
-        logits = prior.given_rest(now.expand(groups, -1), hidden).float()
-        own = logits[scattered, torch.arange(n, device=device)].log_softmax(-1)
-        gain = own.gather(1, end[:, None]) - own.gather(1, start[:, None])
-        waiting = (now == start) & (start != end)
-        wanted = round(differ * step / (steps - 1)) - round(differ * (step - 1) / (steps - 1))
-        best = gain.squeeze(1).masked_fill(~waiting, -torch.inf).topk(wanted).indices
-        now = now.index_copy(0, best, end[best])
-        frames.append(now.view_as(a))
-    prior.train(training)
-    return torch.cat(frames)

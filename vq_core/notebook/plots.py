@@ -82,13 +82,6 @@ def _side(pictures: Pictures, side: float, columns: int) -> float:
     return max(side, min(own, WIDEST / columns))
 
 
-def zoom(pictures: Pictures, top: float, left: float, side: float) -> list[np.ndarray]:
-    """The same square cut out of every picture; position and side as fractions of the picture's side."""
-    size = pictures[0].shape[0]
-    y, x, s = round(top * size), round(left * size), round(side * size)
-    return [picture[y : y + s, x : x + s] for picture in pictures]
-
-
 def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> Figure:
     """One panel per logged metric (name → title), one line per run."""
     fig, [axes] = figure(1, len(names), width, 2.7)
@@ -99,16 +92,6 @@ def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> 
         ax.set(title=title, xlabel="step")
     if len(runs) > 1:
         axes[0].legend()
-    return fig
-
-
-def lines(x: Sequence[float], series: dict[str, Sequence[float]], title: str, xlabel: str) -> Figure:
-    """Several series over one shared x."""
-    fig, [[ax]] = figure(1, 1, 6, 2.7)
-    for colour, (label, values) in zip((BLUE, ORANGE, GREEN, RED), series.items(), strict=False):
-        ax.plot(x, values, color=colour, label=label)
-    ax.set(title=title, xlabel=xlabel)
-    ax.legend()
     return fig
 
 
@@ -209,73 +192,6 @@ def _frame_middle(ax: Axes, x: float, y: float, side: int) -> None:
     place = (x + side / 3 - 0.5, y + side / 3 - 0.5)
     for colour, lw in (("black", 2.2), ("white", 1.0)):  # visible on light and on dark
         ax.add_patch(Rectangle(place, side / 3, side / 3, fill=False, lw=lw, edgecolor=colour))
-
-
-def wiped(before: np.ndarray, after: np.ndarray, position: float, labels: tuple[str, str]) -> Figure:
-    """Two versions of some pictures [n, h, w, 3] in one: `before` left of a position in [0, 1], `after` right of it."""
-    count, size = before.shape[0], before.shape[2]
-    edge = round(position * size)
-    mixed = np.concatenate([before[:, :, :edge], after[:, :, edge:]], axis=2)
-    scale = max(1, 1000 // (count * size))  # whole screen pixels per pixel: sharpness is to be judged, not smoothing
-    width, height, above = count * size * scale, size * scale, 24
-    fig, [[ax]] = figure(1, 1, width / STYLE["figure.dpi"], (height + above) / STYLE["figure.dpi"])
-    fig.set_layout_engine("none")
-    ax.set_position((0, 0, 1, height / (height + above)))
-    ax.imshow(np.hstack(list(mixed)), interpolation="nearest", aspect="auto")
-    for number in range(count):
-        ax.axvline(number * size + edge - 0.5, color="white", lw=1)
-        ax.axvline(number * size - 0.5, color="white", lw=4)
-    ax.axis("off")
-    ax.set_title(f"◀ {labels[0]} | {labels[1]} ▶", fontsize=9.5, fontweight="normal", pad=5)
-    return fig
-
-
-def usage_over_time(steps: np.ndarray, counts: np.ndarray) -> Figure:
-    """Usage of every code during training, as an image: steps along x, codes along y, sorted by their last usage."""
-    fig, [[ax]] = figure(1, 1, 10, 2.8)
-    use = (counts / counts.sum(axis=1, keepdims=True) * counts.shape[1])[:, np.argsort(-counts[-1], kind="stable")]
-    extent = (float(steps[0]), float(steps[-1]), counts.shape[1], 0)
-    shown = ax.imshow(np.log10(use.T + 0.01), aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
-    ax.set(title="Usage of every code through training", xlabel="step", ylabel="codes, most used at the end first")
-    ax.grid(False)
-    bar = fig.colorbar(shown, ax=ax, label="usage / mean")
-    bar.set_ticks([-2, -1, 0, 1], labels=["≤0.01", "0.1", "1", "10"])
-    return fig
-
-
-def codebook_map(vectors: np.ndarray, centres: dict[str, np.ndarray], title: str) -> Figure:
-    """Latents [n, 2] in grey, with one codebook [K, 2] over them per panel (label → codes)."""
-    fig, [axes] = figure(1, len(centres), 3.4 * len(centres), 3.2)
-    low, high = np.percentile(vectors, 0.5, axis=0), np.percentile(vectors, 99.5, axis=0)
-    (left, bottom), (right, top) = low - 0.25 * (high - low), high + 0.25 * (high - low)
-    for ax, (label, points) in zip(axes, centres.items(), strict=True):
-        ax.scatter(*vectors.T, s=2, color=GREY, alpha=0.25, lw=0, label="z_e")
-        ax.scatter(*points.T, s=9, color=RED, lw=0, label="codes")
-        ax.set(title=label, xlim=(left, right), ylim=(bottom, top))
-    axes[0].legend(markerscale=3, loc="upper right")
-    fig.suptitle(title)
-    return fig
-
-
-def codebook_scatter(maps: Mapping[str, np.ndarray], colours: np.ndarray, counts: np.ndarray) -> Figure:
-    """Codes in two dimensions [K, 2], one map per panel: coloured by uint8 `colours` [K, 3], larger if used more."""
-    fig, [axes] = figure(1, len(maps), 4.6 * len(maps), 4.0)
-    sizes = 8 + 60 * np.sqrt(counts / counts.max())
-    for ax, (label, points) in zip(axes, maps.items(), strict=True):
-        ax.scatter(*points.T, s=sizes, c=colours / 255, lw=0.4, edgecolors="#444")
-        ax.set(title=label, xticks=[], yticks=[])
-    return fig
-
-
-def heatmap(values: np.ndarray, title: str, picture: np.ndarray) -> Figure:
-    """A grid of numbers as colours, next to the picture that it belongs to."""
-    fig, [[beside, ax]] = figure(1, 2, 7, 3.1)
-    beside.imshow(picture)
-    beside.axis("off")
-    fig.colorbar(ax.imshow(values, cmap="magma"), ax=ax)
-    ax.grid(False)
-    ax.set_title(title)
-    return fig
 
 
 def atlas(patches: dict[str, list[np.ndarray]], columns: int = 12) -> Figure:

@@ -5,19 +5,12 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from vq_core.data.augment import to_pictures
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ArgumentError
 from vq_core.evaluation.analysis import code_patches, decoded_codes
-from vq_core.generation import TEMPERATURE, TOP_P
-from vq_core.generation.editing import blend_latents, exchange_codes, exchange_likely
-from vq_core.generation.sampling import Sampling, sample_codes
-from vq_core.models import VQVAE, CodeTransformer
+from vq_core.models import VQVAE
 from vq_core.notebook import plots
 from vq_core.notebook.cell_picture import CellPicture
 from vq_core.runs.folders import Run
@@ -27,28 +20,22 @@ _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a b
 _WAIT = {**_LABELS, "continuous_update": False}  # redraw only when the slider is released
 
 
-def over_controls(
-    controls: dict[str, Any], draw: Callable[..., Figure], call: Callable[..., str] | None = None
-) -> w.VBox:
+def over_controls(controls: dict[str, Any], draw: Callable[..., Figure]) -> w.VBox:
     """A picture under some controls; `draw(**values)` returns the figure for their values.
 
-    `call(**values)`, if given, returns code that produces the picture, shown below it to be copied into a script.
-    The box holds the controls, then the `Image`, then that code, then the error message, if any.
+    The box holds the controls, then the `Image`, then the error message, if any.
     """
     image, wrong = w.Image(format="png", layout=_AS_IT_IS), w.HTML()
-    shown = w.Textarea(layout=w.Layout(width="95%", height="64px"))
 
     def redraw(change: object = None) -> None:
         values = {name: control.value for name, control in controls.items()}
         image.value = plots.png_of(draw(**values))
-        if call is not None:
-            shown.value = call(**values)
         wrong.value = ""
 
     for control in controls.values():
         control.observe(telling(lambda text: setattr(wrong, "value", text), redraw), names="value")
     redraw()
-    return w.VBox([*controls.values(), image, *([shown] if call is not None else []), wrong])
+    return w.VBox([*controls.values(), image, wrong])
 
 
 def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -62,12 +49,6 @@ def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callab
             raise
 
     return tell
-
-
-def _order_and_scale() -> tuple[w.ToggleButtons, w.ToggleButtons]:
-    """How to draw a histogram: sorted by usage or by code, on a linear or a logarithmic scale."""
-    order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
-    return order, w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
 
 
 class UsageExplorer(w.VBox):
@@ -96,7 +77,8 @@ class UsageExplorer(w.VBox):
         validated = all(len(logged) for logged, _ in self._usages["val"].values())  # not before the first validation
         options = {"training": "train"} | ({"validation": "val"} if validated else {})
         self.split = w.ToggleButtons(options=options, description="images")
-        self.order, self.scale = _order_and_scale()
+        self.order = w.ToggleButtons(options={"by usage": True, "by code": False}, description="sort")
+        self.scale = w.ToggleButtons(options={"linear": False, "log": True}, description="scale")
         for buttons in (self.split, self.order, self.scale):
             buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
@@ -162,80 +144,3 @@ def card_of(model: VQVAE, packed: PackedImages, codes: np.ndarray) -> Callable[[
         return plots.code_card(title, decoded[code], where.mean(axis=0), code_patches(packed, codes, code, 16))
 
     return draw
-
-
-def usage_comparison(usages: dict[str, np.ndarray]) -> w.VBox:
-    """Usage histograms of several codebooks, shown one at a time: label → counts [K]."""
-    order, scale = _order_and_scale()
-    return over_controls(
-        {"which": w.ToggleButtons(options=list(usages), description="codebook"), "by_usage": order, "log": scale},
-        lambda which, **how: plots.usage_histogram({which: usages[which]}, width=8, **how),
-    )
-
-
-def sampling_explorer(model: VQVAE, prior: CodeTransformer, count: int = 8) -> w.VBox:
-    """New avatars from the causal prior, with controls for temperature, top-k, top-p and seed."""
-    controls = {
-        "temperature": w.FloatSlider(TEMPERATURE, min=0.1, max=2.0, step=0.05, description="temperature", **_WAIT),
-        "top_k": w.IntSlider(prior.num_codes, min=1, max=prior.num_codes, description="top-k", **_WAIT),
-        "top_p": w.FloatSlider(TOP_P, min=0.05, max=1.0, step=0.01, description="top-p", **_WAIT),
-        "seed": w.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", **_LABELS),
-    }
-
-    def draw(**drawing: Any) -> Figure:
-        codes = sample_codes(prior, count, Sampling(**drawing), progress=False)
-        return plots.image_grid(to_pictures(model.decode(codes)), columns=count)
-
-    def call(**values: Any) -> str:
-        given = ", ".join(f"{name}={round(v, 6) if isinstance(v, float) else repr(v)}" for name, v in values.items())
-        imported = "from vq_core.generation.sampling import Sampling, sample_codes\n"
-        return f"{imported}model.decode(sample_codes(prior, {count}, Sampling({given})))"
-
-    return over_controls(controls, draw, call)
-
-
-def interpolation_explorer(
-    model: VQVAE, masked: CodeTransformer, a: Float[Tensor, "1 3 h w"], b: Float[Tensor, "1 3 h w"], steps: int = 17
-) -> w.VBox:
-    """From one image to another with a slider, in each of three ways; all frames are computed in advance."""
-    one, two = model.encode(a), model.encode(b)
-    frames = {
-        "blend": blend_latents(model, a, b, steps),
-        "exchange": model.decode(exchange_codes(one, two, steps)),
-        "likely": model.decode(exchange_likely(masked, one, two, steps)),
-    }
-    calls = {
-        "blend": f"editing.blend_latents(model, a, b, {steps})",
-        "exchange": f"model.decode(editing.exchange_codes(model.encode(a), model.encode(b), {steps}))",
-        "likely": f"model.decode(editing.exchange_likely(masked, model.encode(a), model.encode(b), {steps}))",
-    }
-    pictures, ends = {name: to_pictures(images) for name, images in frames.items()}, to_pictures(torch.cat([a, b]))
-    controls = {
-        "method": w.ToggleButtons(options=list(frames), description="method"),
-        "frame": w.IntSlider(0, min=0, max=steps - 1, description="frame", **_LABELS),
-    }
-
-    def draw(method: str, frame: int) -> Figure:
-        shown = [ends[0], pictures[method][frame], ends[1]]
-        return plots.image_grid(shown, columns=3, titles=["from", f"{method}, {frame} of {steps - 1}", "to"], side=1.8)
-
-    imported = "from vq_core.generation import editing\n"
-    return over_controls(controls, draw, lambda method, frame: f"{imported}{calls[method]}[{frame}]")
-
-
-def wipe(pictures: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> w.VBox:
-    """Two versions of the same pictures, wiped over each other with a slider; which is left and right can be chosen."""
-    names, some = list(pictures), f"[:{len(next(iter(pictures.values())))}]"
-    controls = {
-        "left": w.Dropdown(options=names, value=names[-2], description="left", **_LABELS),
-        "right": w.Dropdown(options=names, value=names[-1], description="right", **_LABELS),
-        "position": w.FloatSlider(0.5, min=0, max=1, step=0.02, description="position", **_LABELS),
-    }
-    return over_controls(
-        controls,
-        lambda left, right, position: plots.wiped(pictures[left], pictures[right], position, (left, right)),
-        lambda left, right, position: (
-            "from vq_core.notebook import plots\n"
-            f"plots.wiped(rows[{left!r}]{some}, rows[{right!r}]{some}, {position:g}, ({left!r}, {right!r}))"
-        ),
-    )

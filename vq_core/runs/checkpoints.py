@@ -55,7 +55,7 @@ def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
     try:
         state = _read(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
+        raise CheckpointError(f"{path}: no such checkpoint{_intact(path)}") from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]}){_intact(path)}") from None

@@ -1,15 +1,17 @@
 """The codes that a finished autoencoder gives to all images: computed once, then kept in its run's folder."""
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from jaxtyping import UInt16
 from tqdm.auto import tqdm
 
-from vq_core.config import Config
+from vq_core.config import Config, data_dir
 from vq_core.data.augment import augment, crop
 from vq_core.data.images import images_of
-from vq_core.errors import RunError
-from vq_core.files import save_array
+from vq_core.errors import RunError, tell_once
+from vq_core.files import load_array, owned, save_array
 from vq_core.machine import pick_device
 from vq_core.runs.finding import load_images
 from vq_core.runs.folders import Run
@@ -25,9 +27,23 @@ def extract_codes(run: Run, config: Config, view: int = 0) -> UInt16[np.ndarray,
     `RunError` if the packed images are not those that the run was trained on.
     """
     path = run.folder / ["codes.npy", "codes-flipped.npy", f"codes-view{view}.npy"][min(view, 2)]
-    if path.is_file():
-        return np.load(path)
-    packed = load_images(config)
+    with owned(data_dir() / ".locks" / f"{run.name}-codes", "extracting codes", wait=True):
+        if path.is_file():
+            with suppress(RunError):
+                codes = load_array(path)
+                if codes.dtype == np.uint16 and codes.ndim == 3 and codes.max(initial=0) < config.model.num_codes:
+                    return codes
+            tqdm.write(f"{path}: is damaged; the codes are extracted anew")
+        codes = _extracted(run, config, view)
+        try:
+            save_array(path, codes)
+        except OSError as error:
+            tell_once(f"{path}: cannot be written ({error.strerror}), so the codes are not kept")
+    return codes
+
+
+def _extracted(run: Run, config: Config, view: int) -> UInt16[np.ndarray, "n h w"]:
+    packed = load_images(config).verify()
     if packed.fingerprint != run.result()["data"]:
         raise RunError(f"{packed.folder}: no longer holds the images that {run.name} was trained on; start again")
     device = pick_device(config)
@@ -40,6 +56,4 @@ def extract_codes(run: Run, config: Config, view: int = 0) -> UInt16[np.ndarray,
         if view > 1:
             x = augment(crop(x, generator), config.data, generator)
         parts.append(model.encode(x.flip(-1) if view == 1 else x).cpu().numpy())
-    codes = np.concatenate(parts).astype(np.uint16)
-    save_array(path, codes)
-    return codes
+    return np.concatenate(parts).astype(np.uint16)

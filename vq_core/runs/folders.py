@@ -1,6 +1,7 @@
 """A run's folder: its checkpoints, metrics and pictures, written during training and read afterwards."""
 
 import json
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import yaml
 
 from vq_core.config import Config, config_from_dict, data_dir
-from vq_core.errors import RunError
-from vq_core.files import written_whole
+from vq_core.errors import ConfigError, RunError, tell_once
+from vq_core.files import owned, written_whole
 
 Phase = Literal["kmeans", "phase1", "phase2", "prior", "masked"]
 PHASES: tuple[Phase, ...] = ("kmeans", "phase1", "phase2", "prior", "masked")
@@ -59,17 +60,21 @@ class Run:
         path = self.folder / "result.json"
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("crc32", _checksum(stored)) != _checksum(stored):  # up to 0.2 there was none
+                raise ValueError
         except FileNotFoundError:
             raise RunError(f"{self.folder}: this run has not finished") from None
-        except ValueError:
+        except (ValueError, AttributeError, RecursionError):
             raise RunError(f"{path}: is damaged; delete it, and train the phase again to write it anew") from None
         return {_RENAMED.get(key, key): value for key, value in stored.items()}
 
     def update_result(self, metrics: dict[str, Any]) -> None:
         """Add metrics to `result.json`."""
-        known = self.result() if self.done else {}
-        with written_whole(self.folder / "result.json") as file:
-            file.write(json.dumps(known | metrics, indent=2, ensure_ascii=False).encode())
+        with owned(data_dir() / ".locks" / f"{self.name}-result", "writing its figures", wait=True):
+            new = (self.result() if self.done else {}) | metrics
+            new["crc32"] = _checksum(json.loads(json.dumps(new)))
+            with written_whole(self.folder / "result.json") as file:
+                file.write(json.dumps(new, indent=2, ensure_ascii=False).encode())
 
     def settings(self) -> dict[str, Any]:
         """All settings that the run was started with, as stored. Raises `RunError` if they cannot be read."""
@@ -82,7 +87,10 @@ class Run:
 
     def config(self) -> Config:
         """The same under today's keys; keys newer than the run have their neutral values."""
-        return config_from_dict(self.settings())
+        try:
+            return config_from_dict(self.settings())
+        except ConfigError as error:
+            raise RunError(f"{self.folder / 'config.yaml'}: cannot be used ({error})") from None
 
     def history(self) -> list[dict[str, Any]]:
         """Logged rows in order: each has `step` and some of the metrics (`train/rec`, `val/psnr` …)."""
@@ -101,6 +109,8 @@ class Run:
     def begin(self, settings: dict[str, Any], step: int) -> None:
         """Create the folder with its settings; drop rows logged after `step`, which a resumed run will log again."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.rglob("*.part"):  # by a killed process
+            left.unlink()
         with written_whole(self.folder / "config.yaml") as file:
             file.write(yaml.safe_dump(settings, sort_keys=False).encode())
         for path in (self.folder / "history.jsonl", self.folder / "usage.jsonl"):
@@ -138,13 +148,22 @@ class History:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON Lines file, up to a line that was cut short when writing was interrupted."""
+    """The readable rows of a JSON Lines file; others are counted and told of, but for one cut short at the end."""
     rows: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    with suppress(ValueError):
-        for line in lines:
-            rows.append(json.loads(line))
+    whole = path.read_bytes() if path.is_file() else b""
+    lines = whole.splitlines()
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line.decode("utf-8"))
+            rows += [row] if isinstance(row, dict) and isinstance(row.get("step"), int) else []
+    cut = bool(lines) and not whole.endswith(b"\n")
+    if (bad := len(lines) - len(rows)) > cut:
+        tell_once(f"{path}: {bad} of {len(lines)} rows cannot be read, and are left out")
     return rows
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def all_runs(folder: Path | None = None) -> list[Run]:

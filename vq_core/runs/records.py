@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
+from vq_core.errors import UserError
 from vq_core.runs.folders import Run, all_runs
 
 SETTINGS = {
@@ -19,13 +20,18 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
     """One row per finished run (by default of all): its name, the settings to compare, its metrics.
 
     If the runs were trained on different images, each row also has the start of its images' fingerprint, because
-    metrics on different images are not comparable.
+    metrics on different images are not comparable. A run that cannot be read has a row that says why.
     """
-    rows, results = [], {run: run.result() for run in (all_runs() if runs is None else runs)}
+    rows: list[dict[str, Any]] = []
+    results, stored, damaged = dict[Run, dict[str, Any]](), dict[Run, dict[str, Any]](), list[dict[str, Any]]()
+    for run in all_runs() if runs is None else runs:
+        try:
+            stored[run], results[run] = run.config().model_dump(), run.result()
+        except UserError as error:
+            damaged.append({"run": run.name, "cannot be read": str(error)})
     several = len({result.get("data") for result in results.values()}) > 1
     for run, result in results.items():
-        stored = run.settings()
-        settings = {label: stored[group][key] for label, (group, key) in SETTINGS.items()}
+        settings = {label: stored[run][group][key] for label, (group, key) in SETTINGS.items()}
         if run.phase != "phase2":
             settings.pop("λ_gan")
         settings |= {"data": result.get("data", "")[:6]} if several else {}
@@ -36,7 +42,7 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
             if cells[1] != "–":  # in one column, as the table is wide already
                 row[f"{way}: {net} ratio / precision / recall / copies"] = " / ".join(cells)
         rows.append(row)
-    return rows
+    return rows + damaged
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

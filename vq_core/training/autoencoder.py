@@ -199,7 +199,8 @@ class AutoencoderTraining(StepModule):
         dead = self.vqvae.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()[: len(vectors)]
         # A random choice from four times as many bad patches: the very worst are often similar neighbours.
         worst = errors.topk(min(len(errors), 4 * len(dead))).indices
-        generator = torch.Generator().manual_seed(reset_seed(self.config.seed, self.steps_done))
+        seed = hash((self.config.seed, self.steps_done)) % 2**63  # of integers, the same in every process and version
+        generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(worst), generator=generator)[: len(dead)].to(worst.device)
         self.vqvae.quantizer.replace(dead, vectors[worst[chosen]])
         self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the current step
@@ -226,24 +227,9 @@ class AutoencoderTraining(StepModule):
         images = sums.pop("images")
         self.val_usage = counts = total(self.val_usage)
         metrics = {name: value / images for name, value in sums.items()}
-        metrics["sharpness"] = metrics.pop("energy_rec") / metrics.pop("energy")
+        energies = metrics.pop("energy_rec"), metrics.pop("energy")
+        metrics |= {"sharpness": energies[0] / energies[1]} if energies[1] else {}  # undefined of flat images
         if self.vqvae.quantize:
             metrics["perplexity"] = float(perplexity(counts))
             metrics["codes_used"] = float((counts > 0).float().mean())
         self.finish_validation(metrics)
-
-
-def reset_seed(seed: int, steps_done: int) -> int:
-    """Seed of the random choice when dead codes are reset.
-
-    Equals CPython's `hash((seed, steps_done)) % 2**63` for integers (an xxHash of the two, see `tuplehash` in
-    Objects/tupleobject.c), written out so that results do not depend on the interpreter.
-    """
-    prime1, prime2, prime5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
-    mask, mixed = 2**64 - 1, prime5
-    for value in (seed, steps_done):
-        mixed = (mixed + value * prime2) & mask
-        mixed = ((mixed << 31) | (mixed >> 33)) & mask
-        mixed = (mixed * prime1) & mask
-    mixed = (mixed + (2 ^ (prime5 ^ 3527539))) & mask
-    return mixed % 2**63

@@ -141,7 +141,7 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("reconstructions", grid, step)
-                if module.vqvae.quantize:
+                if len(samples):  # none where every step was skipped
                     logger.experiment.add_histogram("codes", samples, step)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstructions", [grid.float() / 255], step=step)
@@ -157,7 +157,7 @@ class Pictures(Callback):
             self.history.add_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
 
 
-class View:
+class View(Callback):
     """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
     `started`, `stepped` (after each batch) and `validated` are called during training, `ended` when it ends ("done",
@@ -173,29 +173,22 @@ class View:
     def ended(self, training: StepModule, how: str) -> None: ...
     def show_finished(self) -> None: ...
 
-
-class Showing(Callback):
-    """Passes events on to a view."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.view.started(module)
+        self.started(module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.view.stepped(module)
+        self.stepped(module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.view.validated(module)
+        self.validated(module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         all_steps = module.steps_done >= module.position.total_steps
-        self.view.ended(module, "done" if all_steps else "stopped early")
+        self.ended(module, "done" if all_steps else "stopped early")
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         stopped = isinstance(exception, StoppedEarly | KeyboardInterrupt)
-        self.view.ended(module, "interrupted" if stopped else type(exception).__name__)
+        self.ended(module, "interrupted" if stopped else type(exception).__name__)
 
 
 class Bar(View):

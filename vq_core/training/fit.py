@@ -24,7 +24,7 @@ from vq_core.machine import pick_device, precision_of
 from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_differ
 from vq_core.runs.folders import PRIORS, History, Run
 from vq_core.runs.naming import relevant_settings, steps_group
-from vq_core.training.callbacks import Bar, Checkpoints, HistoryLogger, Pictures, Showing, View, signals_given_back
+from vq_core.training.callbacks import Bar, Checkpoints, HistoryLogger, Pictures, View, signals_given_back
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule, StoppedEarly
 
@@ -50,7 +50,7 @@ def fit(
     callbacks: list[Callback] = [*([Pictures(run, history, pictures)] if pictures is not None else []), checkpoints]
     if is_main_process():
         _check_space(module, run)
-        callbacks.append(Showing((view or Bar)(run, history)))
+        callbacks.append((view or Bar)(run, history))
     loggers = [HistoryLogger(history), *_other_loggers(run, module.config)]
     trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
     too_large = False

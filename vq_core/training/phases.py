@@ -1,6 +1,7 @@
 """Training of the five phases: each finds its run by its settings, then loads, resumes or starts it."""
 
 import shutil
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vq_core.config import Config
+from vq_core.config import Config, data_dir
 from vq_core.data.datamodule import AnimeDataModule, CodesDataModule
 from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
-from vq_core.errors import ConfigError, RunError
-from vq_core.files import save_array, written_whole
+from vq_core.errors import ConfigError, NotFiniteError, RunError
+from vq_core.files import load_array, owned, save_array, written_whole
 from vq_core.machine import pick_device, precision_of
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
@@ -49,11 +50,18 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
     run = run_for(phase, config)
-    if run.done:
-        if view is not None and is_main_process():
-            view(run, History(run)).show_finished()  # in a notebook, the picture that its training ended with
-        return run
-    packed, needed = load_images(config), parent_phase(phase, config)
+    # A warm-up takes a minute, so that waiting for another's pays.
+    alone = owned(data_dir() / ".locks" / run.name, f"training {run.name}", wait=phase == "kmeans")
+    with alone if is_main_process() and not run.done else nullcontext():
+        if not run.done:
+            return _train(phase, config, run, view)
+    if view is not None and is_main_process():
+        view(run, History(run)).show_finished()  # in a notebook, the picture that its training ended with
+    return run
+
+
+def _train(phase: Phase, config: Config, run: Run, view: ViewMaker | None) -> Run:
+    packed, needed = load_images(config).verify(), parent_phase(phase, config)
     parent = finished(needed, config) if needed else None
     if is_main_process() and not run.last.is_file():
         new = not _take_over_shorter_run(run, config, packed, parent)
@@ -89,9 +97,12 @@ def _start_from_kmeans(model: VQVAE, run: Run) -> None:
     weights = weights_of(load_checkpoint(run.best, ("kmeans",)), "vqvae")
     own = {name: value for name, value in model.state_dict().items() if name.startswith("quantizer.")}
     load_weights(model, weights | own, run.best)
-    if not (path := run.folder / "codebook.npy").is_file():
-        raise RunError(f"{path}: is missing; delete {run.folder.name}, and train kmeans again")
-    model.quantizer.set_codebook(torch.from_numpy(np.load(path)))
+    path = run.folder / "codebook.npy"
+    with suppress(RunError, FileNotFoundError):
+        codebook = load_array(path)
+        if codebook.shape == model.quantizer.codebook.shape and np.isfinite(codebook).all():
+            return model.quantizer.set_codebook(torch.from_numpy(codebook))
+    raise RunError(f"{path}: is missing or damaged; delete {run.folder.name}, and train kmeans again")
 
 
 def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
@@ -177,6 +188,8 @@ def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float
 def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None, more: dict[str, Any]) -> Run:
     """Write `result.json`, which marks the run as finished."""
     if is_main_process():
+        if not run.best.is_file():
+            raise NotFiniteError(f"{run.name}: val/{module.monitor} was never finite; lower the learning rate")
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
