@@ -35,8 +35,8 @@ def image_source(config: Config) -> str:
         raise DataError(f"{raw}: must be a folder of images that can be read")
     if source == "raw" or any(raw_files(raw)):
         return "raw"
-    beside = [path.name for path in raw_files(data_dir()) if path.parent == data_dir()] if data_dir().is_dir() else []
-    if any(name.lower().endswith(IMAGE_FILES) for name in beside):
+    images = (path for path in data_dir().glob("*") if path.suffix.lower() in IMAGE_FILES)
+    if not (data_dir() / "processed").exists() and any(images):
         raise DataError(f"{data_dir()}: has images of its own, but they belong into its folder raw")
     return "avatars"
 
