@@ -45,7 +45,7 @@ workbook: $(VENV)/installed
 	@$(BIN)/python -m vq_core workbook $(if $(PROFILE),--profile $(PROFILE))
 
 lab: $(VENV)/installed
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
 
 bench: $(VENV)/installed
 	@$(PIP_INSTALL) -e '.[dev,bench]'

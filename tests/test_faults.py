@@ -1,9 +1,11 @@
 """What people's machines really do: two processes at once, files that are damaged, folders that are something else."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +102,32 @@ def test_of_two_trainings_of_a_run_the_second_is_refused(prepared: Path, tmp_pat
     assert "is training phase1-smoke-" in refused.stderr and "Traceback" not in refused.stderr
     steps = [row["step"] for row in the_run(data, "phase1").history() if "train/total" in row]
     assert steps == sorted(set(steps)) and steps[-1] == 300
+
+
+def test_an_ingest_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on disk is whole or not there, and the end is that of an undisturbed one; forty kills with everything."""
+    for number in range(300):
+        image = Image.effect_noise((96, 96), 60 + number / 10)
+        (tmp_path / "raw" / str(number % 7)).mkdir(parents=True, exist_ok=True)
+        image.convert("RGB").save(tmp_path / "raw" / str(number % 7) / f"{number}.png")
+    monkeypatch.setenv("VQ_DATA", str(tmp_path))
+    command = [sys.executable, "-m", "vq_core", "ingest", "--profile", "smoke", *SETTINGS, "data.near_duplicate_bits=0"]
+    config = settings("data.near_duplicate_bits=0")
+    folder = processed_dir(config)
+    for n in range(40 if os.environ.get("VQ_TEST_EVERYTHING") else 3):
+        shutil.rmtree(folder, ignore_errors=True)
+        with subprocess.Popen(command, stdout=-3, stderr=-3) as process:
+            while not folder.exists() and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(0.5 * random.Random(n).random())
+            process.kill()
+        if (folder / "meta.json").exists():
+            assert not load_packed(folder).damaged()
+    packed = prepare_images(config, progress=False)
+    ended = packed.entries, np.array(packed.images), packed.fingerprint
+    shutil.rmtree(folder)
+    whole = prepare_images(config, progress=False)
+    assert ended[0] == whole.entries and np.array_equal(ended[1], whole.images) and ended[2] == whole.fingerprint
 
 
 # --- 32, 33: files that are not what was written --------------------------------------------------------------------
