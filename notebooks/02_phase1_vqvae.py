@@ -14,6 +14,7 @@
 # gradient: it follows the latents by moving averages, and dead codes are moved to the patches reconstructed worst.
 
 # %%
+import numpy as np
 from IPython.display import Markdown, display
 
 import vq_core
