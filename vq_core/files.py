@@ -62,8 +62,8 @@ def load_array(path: Path) -> np.ndarray:
 def owned(path: Path, doing: str, wait: bool) -> Iterator[None]:
     """Hold a lock, which ends with this process, so that no two do the same thing; `path` names its file.
 
-    If another process holds it, wait until that is done, saying for whom, or raise `RunError`, which names the process.
-    Where locks do not work, that is said once; where nothing can be written, there is nothing to lock.
+    If another process holds it, wait, saying for whom, or raise `RunError`, which names it. Where locks do not work,
+    that is said once; where nothing can be written, there is nothing to lock.
     """
     lock, holder = FileLock(path), path.with_name(f"{path.name}.txt")
     try:

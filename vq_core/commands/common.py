@@ -166,8 +166,7 @@ class Results:
         given = {name: value for name, value in context.params.items() if name not in _NOT_NAMED and was_given(name)}
         shown = {name: inputs.get(value, value) for name, value in given.items()}
         words = [context.info_name or "", *dict.fromkeys(inputs[path] for path in images if path not in given.values())]
-        words += [name if value is True else f"{name}={value}" for name, value in shown.items()]
-        words += [drawer.name] if drawer else []
+        words += [n if v is True else f"{n}={v}" for n, v in shown.items()] + ([drawer.name] if drawer else [])
         words += [sha256(repr(context.params["settings"]).encode()).hexdigest()[:6]] if was_given("settings") else []
         self.folder, self.name = out or run.folder, re.sub(r"[^\w.=,-]+", "_", "-".join(words))
         said: dict[str, Any] = {"command": context.info_name, "run": run.name, "prior": drawer and drawer.name}

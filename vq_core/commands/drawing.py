@@ -65,11 +65,9 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
     unused = {"random": ("temperature", "top_k", "top_p", "passes"), "causal": ("passes",)}.get(way, ())
     if idle := [name for name in unused if common.was_given(name)]:
         raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with --way {way}: leave it out")
-    sampling, run = Sampling(**drawing), finished("phase2", config)
-    model = load_vqvae(run).to(pick_device(config))
-    if way != "random":
-        run = finished("prior" if way == "causal" else "masked", config)
-    results = common.Results(run, out)
+    drawers: dict[str, Any] = {"random": "phase2", "causal": "prior", "masked": "masked"}
+    sampling, run = Sampling(**drawing), finished(drawers[way], config)
+    model, results = load_vqvae(finished("phase2", config)).to(pick_device(config)), common.Results(run, out)
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:

@@ -1,7 +1,6 @@
 """Commands that prepare, train and evaluate: ingest, train, evaluate, compare, workbook; and doctor."""
 
 import os
-import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,8 @@ from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
 from vq_core.machine import active_profile, pick_device
 
 group = click.Group()
+PACKAGES = ("vq-workbook", "torch", "torchvision", "lightning", "lpips", "torchmetrics", "numpy", "pillow", "pydantic")
+PACKAGES = (*PACKAGES, "jupyterlab", "ipywidgets", "anywidget", "matplotlib")
 
 
 @common.command(group, reads_runs=False)
@@ -136,17 +137,13 @@ def doctor(config: Config) -> None:
     folder = data_dir() if data_dir().is_dir() else data_dir().parent
     free, rights = shutil.disk_usage(folder).free, "writable" if os.access(folder, os.W_OK) else "NOT WRITABLE"
     weights = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
-    needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("vq-workbook") or [] if "extra" not in line]
-    compiled = "compiled" if compiles(config) else "not compiled"
-    click.echo(f"profile {config.profile}: {pick_device(config).type}, {precision_of(config)}, {compiled}")
-    click.echo(
-        f"memory: {psutil.virtual_memory().available / 1e9:.1f} of {psutil.virtual_memory().total / 1e9:.1f} GB free"
-    )
-    click.echo(
-        f"data: {free / 1e9:.0f} GB free, {rights}; {sum(1 for _ in raw_files(data_dir() / 'raw'))} files in raw"
-    )
+    memory, files = psutil.virtual_memory(), sum(1 for _ in raw_files(data_dir() / "raw"))
+    installed = {found.name.lower(): found.version for found in metadata.distributions()}
+    click.echo(f"profile {config.profile}: {pick_device(config)}, {precision_of(config)}, compiled: {compiles(config)}")
+    click.echo(f"memory: {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+    click.echo(f"data: {free / 1e9:.0f} GB free, {rights}; {files} files in raw")
     click.echo(f"runs: {', '.join(run.name for run in all_runs()) or 'none'}; weights: {', '.join(weights) or 'none'}")
-    click.echo(f"packages: {', '.join(f'{name} {metadata.version(name)}' for name in ['vq-workbook', *needed])}")
+    click.echo(f"packages: {', '.join(f'{name} {installed.get(name)}' for name in PACKAGES)}")
     click.echo(get_pretty_env_info())
 
 

@@ -17,7 +17,6 @@ from vq_core.runs.folders import Run
 
 _LABELS = {"style": {"description_width": "90px"}}
 _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a box stretches a picture to its own width
-_WAIT = {**_LABELS, "continuous_update": False}  # redraw only when the slider is released
 
 
 def over_controls(controls: dict[str, Any], draw: Callable[..., Figure]) -> w.VBox:
@@ -69,7 +68,7 @@ class UsageExplorer(w.VBox):
         entries = [usage for usages in self._usages.values() for usage in usages.values() if len(usage[0])]
         steps = np.unique(np.concatenate([logged for logged, _ in entries])).tolist()
         codes = entries[0][1].shape[1]
-        self.step = w.SelectionSlider(options=steps, index=len(steps) - 1, description="step", **_WAIT)
+        self.step = w.SelectionSlider(options=steps, index=len(steps) - 1, description="step", continuous_update=False)
         self.step.layout.width = "60%"
         self.play = w.Play(min=0, max=len(steps) - 1, value=len(steps) - 1, interval=500)
         w.jslink((self.play, "value"), (self.step, "index"))

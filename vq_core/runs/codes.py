@@ -1,6 +1,7 @@
 """The codes that a finished autoencoder gives to all images: computed once, then kept in its run's folder."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,19 +28,26 @@ def extract_codes(run: Run, config: Config, view: int = 0) -> UInt16[np.ndarray,
     `RunError` if the packed images are not those that the run was trained on.
     """
     path = run.folder / ["codes.npy", "codes-flipped.npy", f"codes-view{view}.npy"][min(view, 2)]
+    if (codes := _kept(path, config)) is not None:
+        return codes
     with owned(data_dir() / ".locks" / f"{run.name}-codes", "extracting codes", wait=True):
-        if path.is_file():
-            with suppress(RunError):
-                codes = load_array(path)
-                if codes.dtype == np.uint16 and codes.ndim == 3 and codes.max(initial=0) < config.model.num_codes:
-                    return codes
-            tqdm.write(f"{path}: is damaged; the codes are extracted anew")
-        codes = _extracted(run, config, view)
-        try:
-            save_array(path, codes)
-        except OSError as error:
-            tell_once(f"{path}: cannot be written ({error.strerror}), so the codes are not kept")
+        if (codes := _kept(path, config)) is None:  # nor has another process just written them
+            if path.is_file():
+                tqdm.write(f"{path}: is damaged; the codes are extracted anew")
+            codes = _extracted(run, config, view)
+            try:
+                save_array(path, codes)
+            except OSError as error:
+                tell_once(f"{path}: cannot be written ({error.strerror}), so the codes are not kept")
     return codes
+
+
+def _kept(path: Path, config: Config) -> np.ndarray | None:
+    with suppress(RunError, FileNotFoundError):
+        codes = load_array(path)
+        if codes.dtype == np.uint16 and codes.ndim == 3 and codes.max(initial=0) < config.model.num_codes:
+            return codes
+    return None
 
 
 def _extracted(run: Run, config: Config, view: int) -> UInt16[np.ndarray, "n h w"]:

@@ -50,8 +50,7 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, verbose=False)
     run = run_for(phase, config)
-    # A warm-up takes a minute, so that waiting for another's pays.
-    alone = owned(data_dir() / ".locks" / run.name, f"training {run.name}", wait=phase == "kmeans")
+    alone = owned(data_dir() / ".locks" / run.name, f"training {run.name}", wait=phase == "kmeans")  # a minute's wait
     with alone if is_main_process() and not run.done else nullcontext():
         if not run.done:
             return _train(phase, config, run, view)
