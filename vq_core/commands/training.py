@@ -14,8 +14,7 @@ from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
 from vq_core.machine import active_profile, pick_device
 
 group = click.Group()
-PACKAGES = ("vq-workbook", "torch", "torchvision", "lightning", "lpips", "torchmetrics", "numpy", "pillow", "pydantic")
-PACKAGES = (*PACKAGES, "jupyterlab", "ipywidgets", "anywidget", "matplotlib")
+PACKAGES = ["vq-workbook", "torch", "torchvision", "lightning", "lpips", "numpy", "pillow", "pydantic", "jupyterlab"]
 
 
 @common.command(group, reads_runs=False)

@@ -7,7 +7,6 @@ from jaxtyping import Integer
 
 Sequences = Integer[np.ndarray, "_ n"]
 Grids = Integer[np.ndarray, "_ h w"]
-PRIOR_COUNTS = 4.0
 
 
 def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float:
@@ -18,17 +17,20 @@ def unigram_bits(train: Sequences, held_out: Sequences, num_codes: int) -> float
 def neighbours_bits(train: Grids, held_out: Grids, num_codes: int) -> float:
     """Bits per token of held-out codes given the codes on the left and above.
 
-    Frequencies given both, drawn towards those given the one above, these towards those given the one on the left, and
-    these towards the unigram's, with the weight of `PRIOR_COUNTS` each (a hierarchy of Dirichlet distributions). A
-    special code stands left of the first column and above the first row.
+    Frequencies given both, interpolated with those given the one above, then the one on the left, then the unigram's:
+    absolute discounting (Ney, Essen & Kneser, 1994), by n₁ / (n₁ + 2n₂) from the numbers of pairs seen once and twice.
+    A special code stands left of the first column and above the first row.
     """
     codes, asked = train.ravel().tolist(), held_out.ravel().tolist()
     p = _frequencies(train, num_codes)[held_out.ravel()]
     for keys, ours in zip(_contexts(train, num_codes), _contexts(held_out, num_codes), strict=True):
-        contexts, pairs = Counter(keys), Counter(zip(keys, codes, strict=True))
-        seen = np.array([contexts[key] for key in ours])
+        pairs = Counter(zip(keys, codes, strict=True))
+        contexts, kinds, times = Counter(keys), Counter(key for key, _ in pairs), Counter(pairs.values())
+        discount = max(0.1, times[1] / max(1, times[1] + 2 * times[2]))  # never 0, which would leave codes impossible
+        seen, new = (np.array([counter[key] for key in ours]) for counter in (contexts, kinds))
         both = np.array([pairs[pair] for pair in zip(ours, asked, strict=True)])
-        p = (both + PRIOR_COUNTS * p) / (seen + PRIOR_COUNTS)
+        given = (np.maximum(both - discount, 0) + discount * new * p) / np.maximum(seen, 1)
+        p = np.where(seen > 0, given, p)
     return float(-np.log2(p).mean())
 
 
