@@ -64,6 +64,7 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture(scope="session")
 def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder in which all trainings have been run without interruption. Not to be changed."""
+    import torch
     from small_runs import settings
 
     from vq_core.runs.folders import PHASES
@@ -71,8 +72,11 @@ def story(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("story") / "data"
     shutil.copytree(prepared / "processed", folder / "processed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # like all that is compared with it, to the last bit: whichever test asks first
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VQ_DATA", str(folder))
         for phase in PHASES:
             train(phase, settings())
+    torch.set_num_threads(threads)
     return folder

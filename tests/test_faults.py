@@ -258,7 +258,7 @@ def test_a_data_folder_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.
         prepare_images(settings(), progress=False)
 
 
-# --- 38: nothing is ever finite -------------------------------------------------------------------------------------
+# --- 38: what is never finite ----------------------------------------------------------------------------------------
 
 
 def test_a_learning_rate_beyond_all_bounds_is_named(place: Path) -> None:

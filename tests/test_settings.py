@@ -1,7 +1,6 @@
 """The typed settings: ranges, and combinations that cannot work."""
 
 import re
-import warnings
 
 import pytest
 from pydantic import ValidationError
@@ -41,9 +40,16 @@ def test_settings_are_frozen() -> None:
         load_config().seed = 1  # type: ignore[misc]
 
 
-def test_a_codebook_larger_than_the_images_can_fill_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match=r"model\.num_codes=8192 is more than"):
-        load_config("full", ["model.num_codes=8192"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_config("full", ["model.num_codes=4096"])
+def test_a_codebook_larger_than_the_images_can_fill_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for codes in (4096, 9001, 9001):
+        load_config("full", [f"model.num_codes={codes}"])
+    assert capsys.readouterr().out == "model.num_codes=9001 is more than about 10,000 images can fill\n"
+
+
+def test_a_trunk_that_is_too_deep_for_the_images_is_refused() -> None:
+    small = ["data.image_size=16", "data.min_side=8", "discriminator.layers=1", "loss.perceptual_net=random"]
+    with pytest.raises(
+        ConfigError, match=r"^loss\.perceptual needs images of 17 pixels or more: data\.image_size is 16$"
+    ):
+        load_config("smoke", [*small, "loss.perceptual=0.5"])
+    load_config("smoke", [*small, "loss.perceptual=0"])

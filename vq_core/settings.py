@@ -1,9 +1,10 @@
 """The typed settings: the keys of each group, their ranges, and the combinations that cannot work."""
 
-import warnings
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vq_core.errors import tell_once
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -239,7 +240,7 @@ class Config(_Group):
         if prior.neighbours > (codes := self.grid**2):
             raise ValueError(f"prior.neighbours={prior.neighbours} are more than the {codes} codes of the grid")
         if model.num_codes >= 8192:
-            warnings.warn(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill", stacklevel=2)
+            tell_once(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill")
         for where in model.attention_at:
             if where not in sizes:
                 raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")

@@ -166,3 +166,27 @@ def test_doctor_tells_what_a_report_needs_and_no_folders(data: Path) -> None:
     ):
         assert word in result.output, word
     assert str(data) not in result.output and str(Path.home()) not in result.output
+
+
+def test_figures_of_flat_or_single_images_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sharpness of images without any edge is undefined; one held-out image has no standard error."""
+    monkeypatch.setenv("VQ_DATA", str(tmp_path))
+    (tmp_path / "raw").mkdir()
+    for number, colour in enumerate(np.ndindex(4, 4, 4)):
+        shade = tuple(85 * part for part in colour)
+        Image.new("RGB", (64, 64), shade).save(tmp_path / "raw" / f"{number}.png")
+    words = ["quantizer.init=kaiming", "phase1.steps=4", "phase2.steps=4", "data.source=raw", "data.val_share=0.02"]
+    for command in (("train", "phase1"), ("train", "phase2"), ("evaluate",)):
+        result = call(tmp_path, *command, *SETTINGS, *words)
+        assert result.exit_code == 0, result.output
+    assert "sharpness: nan" in result.output and "psnr_se" not in result.output and "images: 1" in result.output
+    result = call(tmp_path, "evaluate", "--frechet", *SETTINGS, *words)
+    assert result.exit_code == 1 and "Traceback" not in result.output
+
+
+def test_images_that_are_all_alike_are_one(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(5):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "raw" / f"{number}.png")
+    result = call(tmp_path, "train", "phase1", *SETTINGS)
+    assert result.exit_code == 1 and "only one image is left; two are needed (4 duplicate)" in result.output

@@ -22,10 +22,7 @@ IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"
 
 
 def image_source(config: Config) -> str:
-    """Which images to use, "raw" (the user's own) or "avatars" (built-in): `data.source` with "auto" resolved.
-
-    Raises `DataError` if there is something else than a readable folder where one's own images should be.
-    """
+    """Which images `data.source` means, "raw" (one's own) or "avatars". Raises `DataError` if `raw` cannot be read."""
     raw, source = data_dir() / "raw", config.data.source
     if source == "avatars":
         return source
