@@ -175,7 +175,7 @@ def test_figures_of_flat_or_single_images_are_marked(tmp_path: Path, monkeypatch
     for number, colour in enumerate(np.ndindex(4, 4, 4)):
         shade = tuple(85 * part for part in colour)
         Image.new("RGB", (64, 64), shade).save(tmp_path / "raw" / f"{number}.png")
-    words = ["quantizer.init=kaiming", "phase1.steps=4", "phase2.steps=4", "data.source=raw", "data.val_share=0.02"]
+    words = ["quantizer.init=kaiming", "data.source=raw", "data.val_share=0.01"]
     for command in (("train", "phase1"), ("train", "phase2"), ("evaluate",)):
         result = call(tmp_path, *command, *SETTINGS, *words)
         assert result.exit_code == 0, result.output

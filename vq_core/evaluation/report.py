@@ -81,7 +81,8 @@ def reconstruction_metrics(
         if out.quantized is not None:
             counts += usage(out.quantized.indices.cpu(), len(counts))
     values = {name: torch.cat(part) for name, part in parts.items()}
-    sharpness = float(values.pop("energy_rec").sum() / values.pop("energy").sum())
+    made, there = (float(values.pop(name).sum()) for name in ("energy_rec", "energy"))
+    sharpness = made / there if there else float("nan")  # of flat images it is undefined
     result = {name: float(value.mean()) for name, value in values.items()} | {"sharpness": sharpness}
     shown = [name for name in ("psnr", "ssim", "lpips") if name in values and len(rows) > 1]
     result |= {f"{name}_se": float(values[name].std() / len(rows) ** 0.5) for name in shown}
