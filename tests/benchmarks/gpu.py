@@ -111,7 +111,7 @@ def quick(out: Path, tenth: bool) -> dict[str, Any]:
         else:
             figures[" ".join(command[:2])] = round(time.monotonic() - started, 1)
     runs = Path(os.environ["VQ_DATA"]) / "runs"
-    for picture in runs.glob("*/samples-*.png"):
+    for picture in runs.glob("*/sample-*.png"):
         shutil.copy(picture, out)
     for result in sorted(runs.glob("*/result.json")):
         figures[result.parent.name] = json.loads(result.read_text(encoding="utf-8"))

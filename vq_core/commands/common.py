@@ -34,17 +34,7 @@ DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any er
 OUT = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures; default: the run's."
 )
-_NOT_NAMED = {
-    "profile",
-    "run",
-    "debug",
-    "out",
-    "image",
-    "a",
-    "b",
-    "phase",
-    "settings",
-}  # in the name or the folder already
+_NOT_NAMED = {"profile", "run", "debug", "out", "image", "a", "b", "phase", "settings"}  # they show otherwise
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 # Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
