@@ -145,9 +145,8 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, out:
 
     from vq_core.data.decode import load_transparency
     from vq_core.generation import editing
-    from vq_core.generation.sampling import Sampling
+    from vq_core.generation.sampling import Sampling, prior_of
     from vq_core.runs.finding import finished
-    from vq_core.runs.loading import load_prior
 
     sampling = Sampling(**{name: options.pop(name) for name in ("temperature", "top_p", "seed")})
     where = {name: options.pop(name) for name in ("rows", "columns", "mask")}
@@ -171,7 +170,7 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, out:
         given, change = before, _edit(name, options[name], region, codes, config)
     way = change.way if way == "auto" else way
     drawer = finished("prior" if way == "causal" else "masked", config) if drawn else None
-    prior = load_prior(drawer).to(pick_device(config)) if drawer else None
+    prior = prior_of(drawer.phase, config) if drawer else None
     results = common.Results(run, out, [path for path in (image, donor, where["mask"]) if path], drawer)
     if drawn:
         click.echo(f"drawn by the {way} prior")
