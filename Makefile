@@ -6,6 +6,7 @@
 # make screenshots         the same browser tests at demo scale, which take the README's pictures of JupyterLab
 # make sync                write each notebook's .py from its .ipynb
 # make format              format and lint, mending what can be mended
+# make pretrained         the finished demo run on the built-in avatars (RUN=phase2-demo-…) as the model that comes with the package
 # make constraints         write down the versions that are installed (constraints.txt); after a make test that passed
 #
 # The packages are those of constraints.txt, so that figures mean the same next month; UPGRADE=1 takes the newest instead.
@@ -20,7 +21,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 FIND_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome
 BROWSER_TESTS := $(BIN)/pytest tests/browser --override-ini=addopts=-ra -p no:cacheprovider -q
 
-.PHONY: workbook lab test bench bench-gpu screenshots sync format constraints upgrade
+.PHONY: workbook lab test bench bench-gpu pretrained screenshots sync format constraints upgrade
 .DEFAULT_GOAL := workbook
 
 VERSIONS := $(if $(UPGRADE),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
@@ -36,6 +37,10 @@ $(VENV)/installed: pyproject.toml constraints.txt $(if $(UPGRADE),upgrade)
 constraints: $(VENV)/installed
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check | \
 		sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part && mv constraints.part constraints.txt
+
+pretrained: $(VENV)/installed
+	@rm -rf vq_core/pretrained/demo-avatars
+	@$(BIN)/python -m vq_core export $(RUN) --out vq_core/pretrained/demo-avatars --priors --half --licence mit
 
 format: $(VENV)/installed
 	@$(BIN)/ruff format .

@@ -19,7 +19,11 @@ def plain(seed: int = 0, temperature: float = 1.0, **more: int) -> Sampling:
 def transformer(causal: bool, any_order: bool = False) -> CodeTransformer:
     torch.manual_seed(0)
     size = {"dim": 16, "layers": 2, "heads": 2, "dropout": 0.3}
-    model = AnyOrderTransformer(K, GRID, **size) if any_order else CodeTransformer(K, GRID, **size, causal=causal)
+    model = (
+        AnyOrderTransformer(num_codes=K, grid=GRID, **size)
+        if any_order
+        else CodeTransformer(K, GRID, **size, causal=causal)
+    )
     for parameter in model.parameters():  # far from uniform, so that every choice matters
         torch.nn.init.normal_(parameter, std=0.4)
     return model

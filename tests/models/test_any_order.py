@@ -85,7 +85,7 @@ def test_hidden_codes_are_given_all_others() -> None:
 @pytest.mark.slow
 def test_it_learns_to_fill_in_what_stripes_imply() -> None:
     torch.manual_seed(0)
-    net = AnyOrderTransformer(K, GRID, 32, 2, 2, 0.0, code_dim=16)
+    net = AnyOrderTransformer(num_codes=K, grid=GRID, dim=32, layers=2, heads=2, dropout=0.0, code_dim=16)
     optimizer = torch.optim.Adam(net.parameters(), 0.003)
     for _ in range(600):
         codes = torch.randint(K, (64, GRID, 1)).expand(-1, -1, GRID).reshape(64, -1)  # each row of one code

@@ -7,16 +7,14 @@ from torch import nn
 
 from vq_core import load_config
 from vq_core.errors import ArgumentError
-from vq_core.models import VQVAE, Decoder, Encoder, VectorQuantizerEMA
+from vq_core.models import VQVAE
 from vq_core.models.blocks import SelfAttention, Upsample
 from vq_core.runs.loading import make_vqvae
 
 
 def vqvae(latent: int = 6, dim: int = 6, quantize: bool = True) -> VQVAE:
     torch.manual_seed(0)
-    there, back = (nn.Conv2d(*ends, 1) if latent != dim else None for ends in ((latent, dim), (dim, latent)))
-    encoder, decoder = Encoder((8, 8), 1, latent), Decoder((8, 8), 1, latent)
-    return VQVAE(encoder, VectorQuantizerEMA(16, dim), decoder, there, back, quantize).eval()
+    return VQVAE((8, 8), (8, 8), 1, latent, dim, 16, quantize=quantize).eval()
 
 
 @pytest.mark.parametrize(("latent", "dim"), [(6, 6), (6, 4)])

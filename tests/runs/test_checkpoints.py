@@ -62,7 +62,7 @@ def test_another_kind_of_checkpoint_is_named(story: Path, tmp_path: Path) -> Non
         load_prior(tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match=r"none\.ckpt: no such checkpoint"):
         load_prior(tmp_path / "none.ckpt")
-    with pytest.raises(RunError, match="is not a finished run"):
+    with pytest.raises(RunError, match="is neither a finished run nor an export"):
         load_vqvae(tmp_path)
 
 

@@ -158,7 +158,7 @@ class Results:
         words = [context.info_name or "", *dict.fromkeys(inputs[path] for path in images if path not in given.values())]
         words += [n if v is True else f"{n}={v}" for n, v in shown.items()] + ([drawer.name] if drawer else [])
         words += [sha256(repr(context.params["settings"]).encode()).hexdigest()[:6]] if was_given("settings") else []
-        self.folder, self.name = out or run.folder, re.sub(r"[^\w.=,-]+", "_", "-".join(words))
+        self.folder, self.name = out or run.results, re.sub(r"[^\w.=,-]+", "_", "-".join(words))
         said: dict[str, Any] = {"command": context.info_name, "run": run.name, "prior": drawer and drawer.name}
         said |= {"images": [path.name for path in images], "seed": context.params.get("seed"), "options": shown}
         self.text = PngInfo()

@@ -76,12 +76,14 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
     images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
     try:
         packed = load_images(config)
+        if packed.fingerprint != run.result()["data"]:
+            raise DataError(f"those of {run.name} are not here")
         new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
         results.save_grid(images_of(packed, new.rows), 8, "-nearest")
         nearer = "fraction nearer to a training image than a held-out one"
         click.echo(f"  {nearer}: {new.nearer:.2f} (0.50 for real images)")
         click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")
-    except DataError as error:  # of a run that was named
+    except DataError as error:  # of a run that was named, or an export
         click.echo(f"  not compared with training images: {error}")
     results.save_each(images, codes)
     results.save_grid(images, 8)

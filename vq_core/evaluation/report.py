@@ -170,7 +170,7 @@ def compare_sets(
         (reference, left_out), real = images_in(folder, config), packed.images[packed.val_rows]
         against, where = folder.resolve().name, f"of {folder}; {left_out} unusable files left out"
     metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed)
-    if samples:
+    if samples and packed.fingerprint == run.result()["data"]:  # else of an export, whose training images are not here
         codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
         drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
         for name, found in code_novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():

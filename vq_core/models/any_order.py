@@ -22,11 +22,11 @@ class AnyOrderTransformer(CodeTransformer):
     Like the causal one it is given, at each step, the position to predict and the known codes around it; also, because
     there the last code need not lie next to the next, the last code and its position.
 
-    Takes the arguments of `CodeTransformer`, but for `causal`.
+    Takes the arguments of `CodeTransformer`, but for `causal`, by name.
     """
 
-    def __init__(self, *size: Any, **more: Any) -> None:
-        super().__init__(*size, **more | {"causal": False})
+    def __init__(self, **size: Any) -> None:
+        super().__init__(**size, causal=False)
         for block in self.modules():
             if isinstance(block, Block):
                 block.causal = True  # in the given order

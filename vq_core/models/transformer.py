@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from vq_core.hub import Portable
+
 Cache = Float[Tensor, "layers 2 b heads length e"]  # keys and values of the positions already seen
 
 
@@ -78,7 +80,7 @@ def around(neighbours: int) -> list[tuple[int, int]]:
     return sorted(cells, key=lambda cell: (abs(cell[0]) + abs(cell[1]), abs(cell[0]), cell))
 
 
-class CodeTransformer(nn.Module):
+class CodeTransformer(nn.Module, Portable):
     """Predicts the codes of a grid from the known ones.
 
     codes [32, 256] of a 16×16 grid, num_codes=1024 → logits [32, 256, 1024].

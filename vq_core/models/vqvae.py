@@ -1,14 +1,17 @@
 """The assembled autoencoder: encoder, quantiser and decoder as one model."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from vq_core.hub import Portable
+from vq_core.models.blocks import Activation, Norm, Upsampling
 from vq_core.models.decoder import Decoder
 from vq_core.models.encoder import Encoder
-from vq_core.models.quantizer_ema import Quantized, VectorQuantizerEMA
+from vq_core.models.quantizer_ema import Learning, Quantized, VectorQuantizerEMA
 
 Images = Float[Tensor, "b 3 height width"]
 Latents = Float[Tensor, "b d h w"]
@@ -23,27 +26,42 @@ class Reconstruction(NamedTuple):
     quantized: Quantized | None
 
 
-class VQVAE(nn.Module):
+class VQVAE(nn.Module, Portable):
     """Image → latents → codes → image.
 
     x [32, 3, 256, 256] in [−1, 1] → z_e [32, 256, 16, 16] → indices [32, 16, 16] → z_q → x_rec [32, 3, 256, 256].
-    `to_codes` and `from_codes` are 1×1 convolutions between C_latent and D_e, if these differ; `quantize` is False
-    during the warm-up before k-means, when latents reach the decoder unchanged.
+    The arguments are those of `Encoder`, `Decoder` and `VectorQuantizerEMA`; `attention_levels` are the decoder's, and
+    the encoder has attention at the same sizes. Between C_latent and D_e, if these differ, there are 1×1 convolutions.
+    `quantize` is False during the warm-up before k-means, when latents reach the decoder unchanged.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
-        quantizer: VectorQuantizerEMA,
-        decoder: Decoder,
-        to_codes: nn.Module | None = None,
-        from_codes: nn.Module | None = None,
+        channels: Sequence[int] = (128, 256, 256, 256),
+        decoder_channels: Sequence[int] = (256, 256, 128, 64),
+        res_blocks: int = 2,
+        latent_channels: int = 256,
+        code_dim: int = 256,
+        num_codes: int = 1024,
+        norm: Norm = "group",
+        activation: Activation = "silu",
+        upsample: Upsampling = "nearest",
+        attention_levels: Sequence[int] = (),
+        decay: float = 0.99,
+        eps: float = 1e-5,
+        learning: Learning = "ema",
         quantize: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        self.to_codes, self.from_codes = to_codes or nn.Identity(), from_codes or nn.Identity()
-        self.num_codes, self.quantize = quantizer.num_codes, quantize
+        same, inside, levels = (norm, activation), latent_channels, tuple(attention_levels)
+        stages = tuple(len(channels) - 1 - level for level in levels)
+        # The order in which these modules draw random numbers is part of every result: do not change it.
+        self.encoder = Encoder(tuple(channels), res_blocks, inside, *same, stages)
+        self.decoder = Decoder(tuple(decoder_channels), res_blocks, inside, *same, upsample, levels)
+        self.to_codes = nn.Conv2d(inside, code_dim, 1) if inside != code_dim else nn.Identity()
+        self.from_codes = nn.Conv2d(code_dim, inside, 1) if inside != code_dim else nn.Identity()
+        self.quantizer = VectorQuantizerEMA(num_codes, code_dim, decay, eps, learning)
+        self.num_codes, self.quantize = num_codes, quantize
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ def extract_codes(run: Run, config: Config, view: int = 0) -> UInt16[np.ndarray,
     mirrored at random. Kept in the run's folder as `codes.npy`, `codes-flipped.npy`, `codes-view2.npy`, … Raises
     `RunError` if the packed images are not those that the run was trained on.
     """
-    path = run.folder / ["codes.npy", "codes-flipped.npy", f"codes-view{view}.npy"][min(view, 2)]
+    path = run.results / ["codes.npy", "codes-flipped.npy", f"codes-view{view}.npy"][min(view, 2)]
     if (codes := _kept(path, config)) is not None:
         return codes
     with owned(data_dir() / ".locks" / f"{run.name}-codes", "extracting codes", wait=True):
@@ -36,6 +36,7 @@ def extract_codes(run: Run, config: Config, view: int = 0) -> UInt16[np.ndarray,
                 tqdm.write(f"{path}: is damaged; the codes are extracted anew")
             codes = _extracted(run, config, view)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 save_array(path, codes)
             except OSError as error:
                 tell_once(f"{path}: cannot be written ({error.strerror}), so the codes are not kept")

@@ -10,8 +10,8 @@ from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError, UserError
 from vq_core.runs.checkpoints import first_few, settings_that_differ
-from vq_core.runs.folders import PRIORS, Phase, Run, all_runs, open_run
-from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of, steps_group
+from vq_core.runs.folders import PRIORS, Export, Phase, Run, all_runs, open_run, run_at
+from vq_core.runs.naming import parent_phase, phases_up_to, relevant_settings, run_named, source_of
 
 _NOTEBOOKS = {"kmeans": "01_codebook_kmeans_init", "phase1": "02_phase1_vqvae", "phase2": "03_phase2_vqgan"}
 _NOTEBOOKS |= dict.fromkeys(PRIORS, "04_phase3_prior")
@@ -22,9 +22,9 @@ _SOURCES = {"phase1": ("phase1", "phase2"), "phase2": ("phase1", "phase2"), "pri
 def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """The settings of a finished run; with them, all functions here find that run, its ancestors, priors and images.
 
-    The run is given by its name in `data/runs`, or a path. Overrides are of later phases, or do not affect the run
-    (`train.device=cpu`), or ask for more steps of its own phase: then the settings are of the run that continues it.
-    Raises `RunError` if there is no such run, `ConfigError` if an override would change the run itself, or its images.
+    The run or export is given by its name or path. Overrides are of later phases, or do not affect the run
+    (`train.device=cpu`). Raises `RunError` if there is no such run, `ConfigError` if an override would change the run
+    itself, or its images.
     """
     named = open_run(run)
     theirs = named.config()
@@ -32,23 +32,24 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     different = [change for phase in lineage(named) for change in _differences(phase, theirs, config)]
     images = {"data": {"avatars", "near_duplicate_bits", "val_share"}}
     different = different or settings_that_differ(theirs.model_dump(include=images), config.model_dump(include=images))
-    update, group = {"images": named.result().get("data")}, steps_group(named.phase)
-    only_steps = [change.split(" ")[0] for change in different] == [f"{group}.steps"] and named.phase != "kmeans"
-    if only_steps and getattr(config, group).steps > getattr(theirs, group).steps:
-        return config.model_copy(update=update)  # of another run, which continues this one
     if different:
         trained = f"{named.name} was trained with other settings"
         raise ConfigError(f"{trained}: {', '.join(different)}; leave out these overrides")
-    return config.model_copy(update=update | {"run": str(named.folder)})
+    return config.model_copy(update={"images": named.result().get("data"), "run": str(named.folder)})
 
 
 def load_images(config: Config) -> PackedImages:
-    """The packed images for these settings, or of the run that they are from. Raises `DataError`, saying what to do."""
+    """The packed images for these settings, or of the run that they are from; with an export, one's own if need be.
+
+    Raises `DataError`, saying what to do.
+    """
     if config.images is None:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
         return packed
-    named = Run(Path(config.run)) if config.run else None  # None: more steps of a named run, or a sweep on it
+    named = run_at(Path(config.run)) if config.run else None  # None: a sweep on a named run
+    if isinstance(named, Export):
+        return packed_images(config)  # one's own
     name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")
     fresh = named is not None and named.phase == "kmeans"
     way = "train a new one" if fresh else f"start a new run from its weights with {key}"
@@ -59,13 +60,15 @@ def load_images(config: Config) -> PackedImages:
 def run_for(phase: Phase, config: Config) -> Run:
     """The run of a phase with these settings, finished or not. Raises `DataError` if the images are not prepared."""
     if config.run is not None:
-        return _relative(Run(Path(config.run)), phase, config)
+        return _relative(run_at(Path(config.run)), phase, config)
     return _expected(phase, config, load_images(config).fingerprint)
 
 
 def finished(phase: Phase, config: Config) -> Run:
     """The finished run of a phase. Raises `RunError`, naming the notebook to run first and the nearest finished run."""
     run = run_for(phase, config)
+    if not run.done and config.run is not None and isinstance(run_at(Path(config.run)), Export):
+        raise RunError(f"{config.run}: this export has no {phase} (priors are exported with --priors)")
     if not run.done:
         raise RunError(
             f"{run.folder}: no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with "
@@ -88,18 +91,6 @@ def lineage(run: Run) -> dict[Phase, Run]:
     """A finished run and all its ancestors, by phase."""
     parent = parent_of(run) if run.done else None
     return {run.phase: run} | (lineage(parent) if parent else {})
-
-
-def shorter_run(run: Run, config: Config, fingerprint: str, parent: Run | None) -> Run | None:
-    """The longest finished run that a new run can continue: one that differs only in having fewer steps."""
-    group = steps_group(run.phase)
-    settings, found = getattr(config, group), dict[int, Run]()
-    for other, theirs in _readable(run.phase) if run.phase != "kmeans" else ():
-        if (steps := getattr(theirs, group).steps) < settings.steps and other.last.is_file():
-            fewer = config.model_copy(update={group: settings.model_copy(update={"steps": steps})})
-            if other.name == run_named(run.phase, fewer, fingerprint, parent).name:
-                found[steps] = other
-    return found[max(found)] if found else None
 
 
 def source_run(phase: Phase, config: Config) -> Run | None:
@@ -131,6 +122,9 @@ def _relative(run: Run, phase: Phase, config: Config) -> Run:
 
     If settings of a later phase have been overridden, it is the run with those settings instead of the newest.
     """
+    if isinstance(run, Export):
+        home = run_at(run.folder.parent) if run.phase in PRIORS else run
+        return home if phase in (home.phase, "phase2") else run_at(home.folder / phase)
     own = lineage(run)
     if phase in own:
         return own[phase]

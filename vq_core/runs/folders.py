@@ -13,11 +13,13 @@ import yaml
 from vq_core.config import Config, config_from_dict, data_dir
 from vq_core.errors import ConfigError, RunError, tell_once
 from vq_core.files import owned, written_whole
+from vq_core.hub import CONFIG, WEIGHTS, read_config
 
 Phase = Literal["kmeans", "phase1", "phase2", "prior", "masked"]
 PHASES: tuple[Phase, ...] = ("kmeans", "phase1", "phase2", "prior", "masked")
 PRIORS: tuple[Phase, ...] = ("prior", "masked")  # the phases that model codes
 Split = Literal["train", "val"]
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the exports that come with the workbook
 _RENAMED = {"kind": "phase"}  # keys of `result.json` renamed since 6d1eaf3: old → new
 
 
@@ -49,6 +51,11 @@ class Run:
     def last(self) -> Path:
         """The checkpoint from which training resumes."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def results(self) -> Path:
+        """The folder for what is computed from the run: codes, samples, edits."""
+        return self.folder
 
     @property
     def done(self) -> bool:
@@ -120,6 +127,51 @@ class Run:
                     file.write("".join(kept).encode())
 
 
+class Export(Run):
+    """An exported network, which is read like a finished run and never written to."""
+
+    @property
+    def name(self) -> str:
+        """Folder name, of a prior with that of the autoencoder."""
+        return self.folder.name if self.phase not in PRIORS else f"{self.folder.parent.name}-{self.folder.name}"
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the run that was exported."""
+        return read_config(self.folder)["phase"]
+
+    @property
+    def best(self) -> Path:
+        """The weights."""
+        return self.folder / WEIGHTS
+
+    @property
+    def results(self) -> Path:
+        """A folder in the user's own data."""
+        return data_dir() / "exports" / self.name
+
+    @property
+    def done(self) -> bool:
+        """Always: only finished runs are exported."""
+        return True
+
+    def result(self) -> dict[str, Any]:
+        """The metrics of the run that was exported."""
+        return read_config(self.folder)["figures"]
+
+    def update_result(self, metrics: dict[str, Any]) -> None:
+        """Does nothing: new figures of an export are told, but not kept."""
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run that was exported."""
+        return read_config(self.folder)["settings"]
+
+
+def run_at(folder: Path) -> Run:
+    """The run or export in a folder."""
+    return Export(folder) if (folder / CONFIG).is_file() else Run(folder)
+
+
 class History:
     """Appends what training logs to the run's files, and keeps it for the live view."""
 
@@ -173,9 +225,13 @@ def all_runs(folder: Path | None = None) -> list[Run]:
 
 
 def open_run(name: str) -> Run:
-    """The finished run with a name (in `data/runs`) or at a path. Raises `RunError` if there is none."""
-    run = Run(next((f for f in (data_dir() / "runs" / name, Path(name).resolve()) if f.is_dir()), Path(name)))
+    """The finished run or export with a name (in `data/runs`; one that comes with the workbook) or at a path.
+
+    Raises `RunError` if there is none.
+    """
+    places = (data_dir() / "runs" / name, Path(name).resolve(), PRETRAINED / name)
+    run = run_at(next((folder for folder in places if folder.is_dir()), Path(name)))
     if not run.done or run.phase not in PHASES:  # `phase` raises for the name of no run
-        known = ", ".join(other.name for other in all_runs()) or "none"
-        raise RunError(f"{name}: is not a finished run; the finished runs are: {known}")
+        known = [other.name for other in all_runs()] + [path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}")]
+        raise RunError(f"{name}: is neither a finished run nor an export; there are: {', '.join(known) or 'none'}")
     return run

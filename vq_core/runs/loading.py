@@ -5,46 +5,40 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vq_core.config import Config, config_from_dict
-from vq_core.models import VQVAE, AnyOrderTransformer, CodeTransformer, Decoder, Encoder, VectorQuantizerEMA
+from vq_core.hub import read_config
+from vq_core.models import VQVAE, AnyOrderTransformer, CodeTransformer
 from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
-from vq_core.runs.folders import PRIORS, Phase, Run, open_run
+from vq_core.runs.folders import PRIORS, Export, Phase, Run, open_run
 
 Model = TypeVar("Model", VQVAE, CodeTransformer)
 
 
 def make_vqvae(config: Config, phase: Phase = "phase1") -> VQVAE:
     """A freshly initialised autoencoder; for the phase "kmeans" it does not quantise."""
-    model, quantizer, depth = config.model, config.quantizer, len(config.model.channels)
-    inside, dim = model.latent_channels, model.code_dim
-    levels = [depth - (config.data.image_size // side).bit_length() + 1 for side in model.attention_at]
-    blocks: dict[str, Any] = {"norm": model.norm, "activation": model.activation}
-    stages = tuple(depth - 1 - level for level in levels)
-    # The order in which these modules draw random numbers is part of every result: do not change it.
-    encoder = Encoder(model.channels, model.res_blocks, inside, attention_levels=stages, **blocks)
-    blocks |= {"upsample": model.upsample, "attention_levels": tuple(levels)}
-    decoder = Decoder(model.decoder_channels, model.res_blocks, inside, **blocks)
-    to_codes, from_codes = (nn.Conv2d(*ends, 1) if inside != dim else None for ends in ((inside, dim), (dim, inside)))
-    codebook = VectorQuantizerEMA(model.num_codes, dim, quantizer.decay, quantizer.eps, quantizer.learning)
-    if quantizer.init == "normal":
-        codebook.set_codebook(0.1 * torch.randn(model.num_codes, dim))
-    return VQVAE(encoder, codebook, decoder, to_codes, from_codes, quantize=phase != "kmeans")
+    size, depth = config.model.model_dump(), len(config.model.channels)
+    sides = size.pop("attention_at")
+    levels = [depth - (config.data.image_size // side).bit_length() + 1 for side in sides]
+    size |= config.quantizer.model_dump(include={"decay", "eps", "learning"})
+    model = VQVAE(**size, attention_levels=levels, quantize=phase != "kmeans")
+    if config.quantizer.init == "normal":
+        model.quantizer.set_codebook(0.1 * torch.randn_like(model.quantizer.codebook))
+    return model
 
 
 def make_prior(config: Config, phase: Phase) -> CodeTransformer:
     """A freshly initialised transformer over codes: causal for the phase "prior", not causal for "masked"."""
-    model, prior = config.model, config.prior
-    size = (prior.dim, prior.layers, prior.heads, prior.dropout)
-    more: dict[str, Any] = {"code_dim": model.code_dim, "neighbours": prior.neighbours}
+    size = config.prior.model_dump(include={"dim", "layers", "heads", "dropout", "neighbours"})
+    size |= config.model.model_dump(include={"num_codes", "code_dim"}) | {"grid": config.grid}
     if phase == "masked" and config.masked.network == "any_order":
-        return AnyOrderTransformer(model.num_codes, config.grid, *size, **more)
-    return CodeTransformer(model.num_codes, config.grid, *size, causal=phase == "prior", **more)
+        return AnyOrderTransformer(**size)
+    return CodeTransformer(**size, causal=phase == "prior")
 
 
 def load_vqvae(run_or_checkpoint: Run | str | Path) -> VQVAE:
-    """The autoencoder of a run (itself, its folder, or its name in `data/runs`) or of a `.ckpt` file.
+    """The autoencoder of a run or an export (itself, its folder, or its name) or of a `.ckpt` file.
 
     Of a run, from its best checkpoint; on the CPU, in eval mode, frozen. Raises `CheckpointError` if there is no such
     file, or it is damaged or not an autoencoder's.
@@ -72,6 +66,10 @@ def _load(
 ) -> Model:
     if not isinstance(source, Run) and Path(source).suffix != ".ckpt":
         source = open_run(str(source))
+    if isinstance(source, Export):
+        kinds: list[Any] = [VQVAE] if part == "vqvae" else [CodeTransformer, AnyOrderTransformer]
+        named = {kind.__name__: kind for kind in kinds}.get(read_config(source.folder)["class"], kinds[0])
+        return named.from_pretrained(source.folder).requires_grad_(False)
     path = source.best if isinstance(source, Run) else Path(source)
     state = load_checkpoint(path, phases)
     with fitting(path):

@@ -70,11 +70,6 @@ def run_named(phase: Phase, config: Config, fingerprint: str, parent: Run | None
     return Run(data_dir() / "runs" / f"{phase}-{config.profile}-{digest}")
 
 
-def steps_group(phase: Phase) -> str:
-    """The group of settings that holds a phase's number of steps, `steps`."""
-    return "prior" if phase in PRIORS else phase
-
-
 def source_of(phase: Phase, config: Config) -> str | None:
     """The run that `start_from` names; None if the phase starts in its usual way."""
     if phase == "kmeans":

@@ -23,7 +23,7 @@ from vq_core.errors import CheckpointError, ConfigError, NotFiniteError, RunErro
 from vq_core.machine import pick_device, precision_of
 from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_differ
 from vq_core.runs.folders import PRIORS, History, Run
-from vq_core.runs.naming import relevant_settings, steps_group
+from vq_core.runs.naming import relevant_settings
 from vq_core.training.callbacks import Bar, Checkpoints, HistoryLogger, Pictures, View, signals_given_back
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule, StoppedEarly
@@ -96,12 +96,9 @@ def _check_space(module: StepModule, run: Run) -> None:
 
 def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
     """Put a module into the state of the run's last checkpoint. Raises `CheckpointError` if that does not fit."""
-    state, group = load_checkpoint(run.last, (module.phase,)), steps_group(module.phase)
+    state = load_checkpoint(run.last, (module.phase,))
     with fitting(run.last):
         stored = config_from_dict(state["config"]).model_dump(mode="json")
-    if stored[group]["steps"] != settings[group]["steps"]:  # the end of a shorter run, which this one continues
-        stored[group]["steps"] = settings[group]["steps"]
-        state["validations_since_best"] = 0
     theirs, ours = relevant_settings(run.phase, stored), relevant_settings(run.phase, settings)
     if different := settings_that_differ(theirs, ours):
         raise CheckpointError(f"{run.last}: was made with different settings: {', '.join(different)}; move it away")

@@ -1,6 +1,5 @@
 """Training of the five phases: each finds its run by its settings, then loads, resumes or starts it."""
 
-import shutil
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,15 @@ from vq_core.data.datamodule import AnimeDataModule, CodesDataModule
 from vq_core.data.images import images_of
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, NotFiniteError, RunError
-from vq_core.files import load_array, owned, save_array, written_whole
+from vq_core.files import load_array, owned, save_array
 from vq_core.machine import pick_device, precision_of
 from vq_core.models import VQVAE
 from vq_core.models.kmeans import inertia, kmeans
 from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
 from vq_core.runs.codes import extract_codes
-from vq_core.runs.finding import finished, load_images, nearest, run_for, shorter_run, source_run
-from vq_core.runs.folders import PRIORS, History, Phase, Run
-from vq_core.runs.loading import load_vqvae, weights_of
+from vq_core.runs.finding import finished, load_images, nearest, run_for, source_run
+from vq_core.runs.folders import PRIORS, Export, History, Phase, Run
+from vq_core.runs.loading import load_prior, load_vqvae, weights_of
 from vq_core.runs.naming import parent_phase, source_of
 from vq_core.training.autoencoder import AutoencoderTraining
 from vq_core.training.diagnosis import diagnose
@@ -34,7 +33,6 @@ from vq_core.training.prior import PriorTraining
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule
 
-_CONTINUES = "continues.txt"  # in a run's folder: the name of the shorter run that it began as
 _Parts = tuple[StepModule, L.LightningDataModule]
 
 
@@ -62,10 +60,9 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
 def _train(phase: Phase, config: Config, run: Run, view: ViewMaker | None) -> Run:
     packed, needed = load_images(config).verify(), parent_phase(phase, config)
     parent = finished(needed, config) if needed else None
-    if is_main_process() and not run.last.is_file():
-        new = not _take_over_shorter_run(run, config, packed, parent)
-        if new and getattr(view, "advises", True) and (near := nearest(phase, config)):
-            tqdm.write(f"{run.name} is a new run{near}")
+    new = is_main_process() and not run.last.is_file() and getattr(view, "advises", True)
+    if new and (near := nearest(phase, config)):
+        tqdm.write(f"{run.name} is a new run{near}")
     barrier()
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
@@ -106,6 +103,12 @@ def _start_from_kmeans(model: VQVAE, run: Run) -> None:
 
 def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
     """Take over a finished run's autoencoder and, from Phase 2 to Phase 2, its discriminator and λ_gan's progress."""
+    if isinstance(source, Export):  # which has no discriminator
+        with torch.random.fork_rng(devices=[]):
+            load_weights(module.vqvae, load_vqvae(source).state_dict(), source.best)
+        module.steps_before.fill_(source.result()["steps"])
+        module.gan_from.copy_(module.steps_before)
+        return
     state = load_checkpoint(source.best, ("phase1", "phase2"))
     load_weights(module.vqvae, weights_of(state, "vqvae"), source.best)
     steps = state["model"]["steps_before"] + state["steps_done"]
@@ -124,7 +127,8 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | Non
     assert (phase == "prior" or phase == "masked") and parent is not None
     module, source = PriorTraining(config, phase), source_run(phase, config)
     if source is not None:
-        load_weights(module.transformer, weights_of(load_checkpoint(source.best, (phase,)), "transformer"), source.best)
+        with torch.random.fork_rng(devices=[]):
+            load_weights(module.transformer, load_prior(source).state_dict(), source.best)
     elif parent.phase == "prior":
         causal = weights_of(load_checkpoint(parent.best, ("prior",)), "transformer")
         with fitting(parent.best):
@@ -139,22 +143,6 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | Non
     barrier()  # the other processes read the codes from disk
     codes = np.stack([extract_codes(autoencoder, config, view) for view in views])
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
-
-
-def _take_over_shorter_run(run: Run, config: Config, packed: PackedImages, parent: Run | None) -> bool:
-    """Make a new run continue a finished one that differs only in having fewer steps. Returns whether there is one."""
-    shorter = shorter_run(run, config, packed.fingerprint, parent)
-    if shorter is None:
-        return False
-    tqdm.write(f"{run.name} continues {shorter.name}, which has {shorter.result()['steps']} steps")
-    (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (run.folder / _CONTINUES).write_text(shorter.name, encoding="utf-8")
-    # The last checkpoint last: until it is there, a later start takes all of them over again.
-    for name in ("history.jsonl", "usage.jsonl", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
-        if (shorter.folder / name).is_file():
-            with (shorter.folder / name).open("rb") as there, written_whole(run.folder / name) as here:
-                shutil.copyfileobj(there, here)
-    return True
 
 
 # --- what each training leaves ------------------------------------------------------------------------------------
@@ -192,9 +180,6 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
-        continues = run.folder / _CONTINUES
-        if continues.is_file():
-            more = more | {"continues": continues.read_text(encoding="utf-8")}
         if run.phase in PRIORS:
             more |= {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
         run.update_result(
