@@ -6,6 +6,7 @@
 # make screenshots         the same browser tests at demo scale, which take the README's pictures of JupyterLab
 # make sync                write each notebook's .py from its .ipynb
 # make format              format and lint, mending what can be mended
+# make test-lowest        the tests that are not slow, with the lowest versions that pyproject.toml allows (in .venv-lowest)
 # make pretrained         the finished demo run on the built-in avatars (RUN=phase2-demo-…) as the model that comes with the package
 # make constraints         write down the versions that are installed (constraints.txt); after a make test that passed
 #
@@ -21,7 +22,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 FIND_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome
 BROWSER_TESTS := $(BIN)/pytest tests/browser --override-ini=addopts=-ra -p no:cacheprovider -q
 
-.PHONY: workbook lab test bench bench-gpu pretrained screenshots sync format constraints upgrade
+.PHONY: workbook lab test test-lowest bench bench-gpu pretrained screenshots sync format constraints upgrade
 .DEFAULT_GOAL := workbook
 
 VERSIONS := $(if $(UPGRADE),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
@@ -37,6 +38,12 @@ $(VENV)/installed: pyproject.toml constraints.txt $(if $(UPGRADE),upgrade)
 constraints: $(VENV)/installed
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check | \
 		sed 's/$$/ ; python_version >= "3.11"/'; } > constraints.part && mv constraints.part constraints.txt
+
+test-lowest: $(VENV)/installed
+	@$(PIP_INSTALL) uv
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	@$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[dev]'
+	@.venv-lowest/bin/python -m pytest -q -m "not slow" -p no:cacheprovider --override-ini=filterwarnings=default
 
 pretrained: $(VENV)/installed
 	@rm -rf vq_core/pretrained/demo-avatars

@@ -250,13 +250,13 @@ def test_more_neighbours_than_the_grid_has_are_refused() -> None:
 def test_precision_suits_the_machine_unless_it_is_given(
     monkeypatch: pytest.MonkeyPatch, asked: str, able: str, gpu: bool, means: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True}, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(gpu))
     assert precision_of(load_config("demo", [f"train.precision={asked}"])) == means
 
 
 def test_bf16_on_a_cpu_that_lacks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False}, raising=False)
     with pytest.raises(ConfigError, match="bf16-mixed: this CPU lacks"):
         precision_of(load_config("demo", ["train.precision=bf16-mixed", "train.device=cpu"]))

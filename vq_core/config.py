@@ -18,7 +18,8 @@ from vq_core.errors import ConfigError
 from vq_core.settings import Config
 
 CONFIG_DIR = Path(__file__).parent / "configs"
-PROJECT_DIR = Path(__file__).parents[1]
+_HOME = Path(__file__).parents[1]  # of the checkout; an installed package is beside other packages there
+PROJECT_DIR = _HOME if (_HOME / "pyproject.toml").is_file() else Path.cwd()
 PROFILES = ("full", "quick", "demo", "smoke")
 
 # Keys renamed since 6d1eaf3: new → old. Both can be read; run names are hashed over the old ones.
@@ -31,7 +32,10 @@ NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
 
 
 def data_dir() -> Path:
-    """The folder of images, runs and results: `$VQ_DATA`, or `data/` of the project. `ConfigError` if it is a file."""
+    """The folder of images, runs and results: `$VQ_DATA`, or `data/` of the project.
+
+    Of the checkout or, of an installed package, of the current folder. Raises `ConfigError` if it is a file.
+    """
     asked = os.environ.get("VQ_DATA", str(PROJECT_DIR / "data"))
     folder = Path(asked).expanduser().resolve()
     if not asked.strip() or (folder.exists() and not folder.is_dir()):

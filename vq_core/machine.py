@@ -46,7 +46,8 @@ def precision_of(config: Config) -> Any:
     import torch
 
     asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
-    able = pick_device(config).type == "cuda" or any(torch.cpu.get_capabilities().get(name) for name in instructions)
+    told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # which torch 2.9 lacks
+    able = pick_device(config).type == "cuda" or any(told.get(name) for name in instructions)
     if asked == "bf16-mixed" and not able:
         raise ConfigError("train.precision=bf16-mixed: this CPU lacks AVX512-BF16 and AMX; set train.precision=auto")
     return asked if asked != "auto" else "bf16-mixed" if able else "32-true"

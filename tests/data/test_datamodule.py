@@ -14,8 +14,6 @@ from vq_core.data.batches import Position
 from vq_core.data.datamodule import CodesDataModule, RowsDataModule
 from vq_core.data.images import packed_images
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 ROWS = torch.arange(100, 137)  # 37 rows, which a batch of 10 does not divide
 
 

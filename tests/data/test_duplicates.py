@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from ingested import fill, jpeg, portrait, run
 from PIL import Image, ImageDraw, ImageEnhance
 
+from vq_core.data import duplicates
 from vq_core.data.duplicates import hash_pairs
+from vq_core.data.packed import PackedImages
 from vq_core.settings import DataConfig
 
 
@@ -64,8 +67,48 @@ def test_a_small_feature_makes_another_picture(raw: Path, config: DataConfig) ->
     assert run(raw, config.model_copy(update={"near_duplicate_bits": 16})).counts() == {}
 
 
-def test_hash_pairs_equal_the_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bits", [0, 2, 6, 16])
+@pytest.mark.parametrize("spread", [8, 64])  # few hashes that are often equal, and many that hardly are
+def test_hash_pairs_equal_the_plain_search(monkeypatch: pytest.MonkeyPatch, bits: int, spread: int) -> None:
     monkeypatch.setattr("vq_core.data.duplicates.BLOCK", 500)
-    hashes = np.random.default_rng(0).integers(0, 256, 60).astype(np.uint64)
-    plain = [(i, j) for i in range(60) for j in range(i + 1, 60) if bin(int(hashes[i] ^ hashes[j])).count("1") <= 2]
-    assert np.concatenate(list(hash_pairs(hashes, 2))).tolist() == [list(pair) for pair in plain]
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**spread, 80, dtype=np.uint64, endpoint=False) if spread < 64 else rng.bytes(8 * 80)
+    hashes = np.frombuffer(hashes, np.uint64).copy() if isinstance(hashes, bytes) else hashes
+    for n in range(20):  # copies with a few bits changed, in any quarter
+        hashes[60 + n] = hashes[n] ^ np.uint64(sum(1 << int(bit) for bit in rng.choice(64, n, replace=False)))
+    plain = [(i, j) for i in range(80) for j in range(i + 1, 80) if bin(int(hashes[i] ^ hashes[j])).count("1") <= bits]
+    assert hash_pairs(hashes, bits).tolist() == [list(pair) for pair in plain] and plain
+
+
+@pytest.mark.parametrize("size", [20, 64, 100])
+def test_the_fast_look_loses_no_pair_that_the_pixels_would_find(size: int) -> None:
+    """On pictures, changed pictures and, above all, pictures changed as far as they just count as the same."""
+    rng, made = np.random.default_rng(0), list[np.ndarray]()
+    for seed in range(6):
+        image = portrait(seed).resize((size, size))
+        pixels = np.asarray(image).astype(int)
+        spots = np.zeros((size, size, 1), dtype=int)
+        spots.flat[rng.choice(size**2, max(1, size**2 // 230), replace=False)] = 255  # nearly all that are exempt
+        corner = np.zeros((size, size, 1), dtype=int)
+        corner[: max(1, size // 16), : max(1, size // 16)] = 255
+        changed = [pixels, pixels + 25, pixels - 24, pixels + spots, pixels + 25 - spots, pixels + corner + 20]
+        made += [np.clip(some, 0, 255).astype(np.uint8) for some in changed]
+        made += [np.asarray(ImageEnhance.Color(image).enhance(0.6)), np.asarray(image)[:, ::-1]]
+    images = np.stack(made)
+    pairs = np.array(list(combinations(range(len(images)), 2)))
+    same, may_be = duplicates._same_pixels(images, pairs), duplicates._may_be_same(images, pairs)
+    assert 20 < same.sum() < may_be.sum() < len(pairs) / 2  # it does tell most pairs apart
+    assert may_be[same].all()
+
+
+def test_groups_are_those_of_comparing_every_pair(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with pictures that were there before, which are not compared with each other again."""
+    brighter = [np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(1.07)) for image in packed.images]
+    images = np.concatenate([packed.images, np.stack(brighter)[::2]])
+    hashes = np.array([duplicates.perceptual_hash(image) for image in images])
+    early = np.arange(len(images)) < len(packed.images)
+    found = duplicates.first_of_group(hashes, images, 16, early)
+    assert (found != np.arange(len(images))).sum() > 10
+    assert np.array_equal(found, duplicates.first_of_group(hashes, images, 16, early, apart=True))
+    monkeypatch.setattr(duplicates, "_may_be_same", lambda images, pairs: np.ones(len(pairs), dtype=bool))
+    assert np.array_equal(found, duplicates.first_of_group(hashes, images, 16, early))

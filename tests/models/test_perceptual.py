@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from vq_core.errors import MissingWeights
 from vq_core.models.perceptual import PerceptualLoss
 
-pytestmark = pytest.mark.filterwarnings("ignore:The parameter 'pretrained':UserWarning")
-
 
 def images(seed: int, batch: int = 2, size: int = 64) -> Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1

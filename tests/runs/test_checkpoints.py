@@ -19,8 +19,6 @@ from vq_core.runs.checkpoints import FORMAT, load_checkpoint, save_checkpoint
 from vq_core.runs.loading import load_prior, load_vqvae
 from vq_core.training.phases import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 class Payload:
     """Makes a file when it is unpickled."""

@@ -12,8 +12,6 @@ from vq_core.errors import RunError
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.loading import load_vqvae
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 def test_codes_of_other_images_than_the_runs_are_refused(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,8 +9,6 @@ from vq_core.errors import DataError, RunError
 from vq_core.runs.finding import finished
 from vq_core.training.phases import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 @pytest.mark.parametrize(
     ("phase", "notebook"),

@@ -68,11 +68,13 @@ def test_results_are_added_to_and_old_keys_are_read(run: Run) -> None:
 
 
 def test_a_run_is_opened_by_name_or_path(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is neither a finished run nor an export; there are: none"):
+    with pytest.raises(RunError, match="is neither a finished run nor an export; there are: demo-avatars"):
         open_run(run.name)
     run.update_result({"phase": "phase1"})
     assert open_run(run.name) == open_run(str(run.folder)) == open_run(f"{run.folder}/") == run
-    with pytest.raises(RunError, match=f"phase9: is neither a finished run nor an export; there are: {run.name}"):
+    with pytest.raises(
+        RunError, match=f"phase9: is neither a finished run nor an export; there are: {run.name}, demo-avatars"
+    ):
         open_run("phase9")
     strange = Run(tmp_path / "runs" / "holiday-2026")
     strange.begin({}, 0)

@@ -6,8 +6,6 @@ from small_runs import settings
 
 from vq_core.runs.loading import make_vqvae
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 @pytest.mark.parametrize("start", ["normal", "kaiming"])
 def test_the_codebook_starts_with_the_spread_that_is_said(start: str) -> None:

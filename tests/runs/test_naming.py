@@ -16,10 +16,7 @@ from vq_core.runs.naming import relevant_settings
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_6d1eaf3"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

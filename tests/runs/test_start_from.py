@@ -22,10 +22,7 @@ from vq_core.runs.loading import load_prior, load_vqvae
 from vq_core.training.phases import train
 from vq_core.training.sweep import sweep
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from vq_core.runs.loading import load_vqvae
 from vq_core.training.autoencoder import AutoencoderTraining
 from vq_core.training.phases import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 def test_each_optimiser_has_its_own_settings() -> None:
     own = ("phase2.lr=0.003", "optim.betas=[0.8, 0.9]", "optim.weight_decay=0.05")
@@ -87,7 +85,7 @@ def test_dead_codes_come_back_to_life(story: Path, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.slow
 def test_bf16_mixed_trains_on_the_cpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # slow, but equal without
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)  # slow, but equal
     config = settings(*FROM_SCRATCH, "train.precision=bf16-mixed", "loss.gan_start=0", "phase2.steps=4")
     run = train("phase2", config)
     assert run.result()["precision"] == "bf16-mixed"

@@ -19,10 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vq_core.runs.checkpoints import load_checkpoint, save_checkpoint
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("phase", ["phase1", "phase2"])

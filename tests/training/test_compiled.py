@@ -53,7 +53,6 @@ def assert_alike(run: Run, other: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler itself
 @pytest.mark.parametrize(
     "phase, more, parts",
     [

@@ -16,10 +16,7 @@ from vq_core.runs.folders import PHASES, Phase, Run
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 def trained(phase: Phase, *changes: str) -> tuple[Run, Config]:

@@ -17,10 +17,7 @@ from vq_core.errors import CheckpointError, ConfigError, RunError
 from vq_core.runs.finding import run_for
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 def test_a_damaged_last_checkpoint_is_no_fresh_start(place: Path) -> None:

@@ -19,10 +19,7 @@ from vq_core.runs.folders import PHASES, Run, all_runs
 from vq_core.training.callbacks import View
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -13,8 +13,6 @@ from vq_core.models.transformer import halton_order
 from vq_core.runs.loading import load_prior, load_vqvae, weights_of
 from vq_core.training.prior import PriorTraining, random_masks, random_orders
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
-
 
 def in_training(story: Path, phase: Any) -> PriorTraining:
     """A prior's training module with the weights of its best checkpoint."""

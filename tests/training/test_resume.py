@@ -29,10 +29,7 @@ from small_runs import FROM_SCRATCH, SETTINGS, fresh_copy, settings, the_run, vi
 from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +75,11 @@ def test_a_run_resumed_where_auto_means_another_precision_says_so(
 ) -> None:
     fresh_copy(story, tmp_path / "data", monkeypatch, without="prior")
     config = settings("train.precision=auto", *FROM_SCRATCH, "loss.gan_start=3")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     with pytest.raises(KeyboardInterrupt):
         train("phase2", config, view(SignalDuringStep(6)))
     assert "goes on in" not in capsys.readouterr().err
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     run = train("phase2", config)
     assert f"{run.name} was begun in bf16-mixed and goes on in 32-true" in capsys.readouterr().out
     assert run.result()["precision"] == "32-true"

@@ -17,10 +17,7 @@ from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.training.autoencoder import AutoencoderTraining
 from vq_core.training.phases import train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 def test_means_are_over_the_steps_that_had_a_term(place: Path) -> None:

@@ -13,10 +13,7 @@ from vq_core.runs.naming import phases_up_to
 from vq_core.runs.records import table
 from vq_core.training.sweep import sweep
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 def test_the_sweep_trains_what_its_start_needs(place: Path) -> None:

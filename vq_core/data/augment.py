@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from vq_core.errors import UserError
 from vq_core.settings import DataConfig
+
+try:
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+except (ImportError, RuntimeError) as error:  # "operator torchvision::nms does not exist"
+    why = f"torchvision does not work with torch {torch.__version__} ({error})"
+    raise UserError(f"{why}: install both from one place, as on pytorch.org's page 'Get started'") from None
 
 
 def to_float(x: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:

@@ -7,11 +7,12 @@ the colour range of the 3×3 pixels around the same place in the other (which fo
 `TOLERANCE` (which forgives compression and brightness).
 """
 
-from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
 
 import imagehash
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
@@ -20,6 +21,8 @@ TOLERANCE = 25.0  # of 255
 _QUANTILE = 0.995
 BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
 _PAIRS = 128  # pairs of thumbnails compared at once
+_BLOCKS = 8  # of a thumbnail, along each side
+_AROUND: dict[str, Any] = {"size": (1, 3, 3, 1), "mode": "nearest"}
 
 
 def perceptual_hash(pixels: UInt8[np.ndarray, "size size 3"]) -> np.uint64:
@@ -32,41 +35,83 @@ def first_of_group(
     images: UInt8[np.ndarray, "n size size 3"],
     max_bits: int,
     early: Bool[np.ndarray, " n"],
+    apart: bool = False,
 ) -> Int[np.ndarray, " n"]:
     """For each image, the index of the first one in its group of near-duplicates (possibly its own).
 
     Resemblance is transitive: if b resembles a and c resembles b, all three form one group. Images marked `early` come
-    before all others. Pairs whose `perceptual_hash` differs in at most `max_bits` bits are compared by their pixels;
-    only these are read, so `images` may be a memory map.
+    before all others; with `apart` they are known not to resemble each other, and not compared. Pairs whose
+    `perceptual_hash` differs in at most `max_bits` bits are compared by their colours, then by their pixels; only these
+    are read, so `images` may be a memory map.
     """
     first = np.arange(len(hashes))
-    for pairs in hash_pairs(hashes, max_bits):
-        for start in range(0, len(pairs), _PAIRS):
-            some = pairs[start : start + _PAIRS]
-            some = some[first[some[:, 0]] != first[some[:, 1]]]  # comparing all pairs of a film's frames takes hours
-            for i, j in some[_same_pixels(images, some)].tolist():
-                low, high = sorted((first[i], first[j]), key=lambda n: (not early[n], n))
-                first[first == high] = low
+    pairs = hash_pairs(hashes, max_bits)
+    pairs = pairs[~(early[pairs].all(axis=1) & apart)]
+    pairs = pairs[_may_be_same(images, pairs)]
+    for start in range(0, len(pairs), _PAIRS):
+        some = pairs[start : start + _PAIRS]
+        some = some[first[some[:, 0]] != first[some[:, 1]]]  # comparing all pairs of a film's frames takes hours
+        for i, j in some[_same_pixels(images, some)].tolist():
+            low, high = sorted((first[i], first[j]), key=lambda n: (not early[n], n))
+            first[first == high] = low
     return first
 
 
-def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Iterator[Int[np.ndarray, "pairs 2"]]:
-    """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted, in chunks."""
-    step = max(1, BLOCK // max(1, len(hashes)))
-    for start in range(0, len(hashes), step):
-        differ = np.bitwise_count(hashes[start : start + step, None] ^ hashes[None, start:])
-        rows, columns = np.nonzero(differ <= max_bits)
-        later = columns > rows
-        yield np.stack([rows[later], columns[later]], axis=1) + start
+def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Int[np.ndarray, "pairs 2"]:
+    """All pairs i < j whose hashes differ in at most `max_bits` bits, sorted.
+
+    Of the four quarters of 16 bits, one differs in at most a fourth of the bits: only hashes with such a quarter are
+    compared (Norouzi et al., "Fast exact search in Hamming space with multi-index hashing", arXiv:1307.2982).
+    """
+    quarters = hashes[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+    flips = [sum(1 << bit for bit in bits) for n in range(max_bits // 4 + 1) for bits in combinations(range(16), n)]
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for quarter in quarters.T:
+        order = quarter.argsort(kind="stable")
+        ranked = quarter[order]
+        for flip in flips:
+            asked = quarter ^ np.uint64(flip)
+            begin, end = (ranked.searchsorted(asked, side) for side in ("left", "right"))
+            for some in np.array_split(np.arange(len(hashes)), 1 + int((end - begin).sum()) // BLOCK):
+                many = (end - begin)[some]  # hashes whose quarter is the one asked for: ranks begin … end − 1
+                i, before = some.repeat(many), many.cumsum() - many
+                j = order[(begin[some] - before).repeat(many) + np.arange(len(i))]
+                near = (i < j) & (np.bitwise_count(hashes[i] ^ hashes[j]) <= max_bits)
+                found.append(np.stack([i[near], j[near]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _may_be_same(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
+    """False only for pairs that `_same_pixels` would tell apart: a fast look at mean colours, for many pairs.
+
+    Built-in avatars often share hashes. If in each block the mean lies beyond the other's range by more than what the
+    tolerance and the few exempt pixels can explain, the pixels do too.
+    """
+    rows, at = np.unique(pairs, return_inverse=True)
+    looks = np.zeros((len(rows), 3, _BLOCKS, _BLOCKS, 3), dtype=np.float32)
+    for start in range(0, len(rows), _PAIRS):
+        some = _thumbnails(images, rows[start : start + _PAIRS])
+        kinds = (some, maximum_filter(some, **_AROUND), minimum_filter(some, **_AROUND))
+        looks[start : start + _PAIRS] = np.stack([cell_means(kind, _BLOCKS) for kind in kinds], axis=1)
+    size = min(THUMBNAIL, images.shape[1])
+    exempt = (size**2 - 1 - int(_QUANTILE * (size**2 - 1))) * (255 - TOLERANCE) / (size // _BLOCKS) ** 2
+    verdicts = [np.zeros(0, dtype=bool)]
+    for some in np.array_split(at.reshape(-1, 2), 1 + len(pairs) // 10_000):
+        within = np.ones(len(some), dtype=bool)
+        for a, b in (some.T, some.T[::-1]):
+            mean, (_, high, low) = looks[a, 0], looks[b].swapaxes(0, 1)
+            beyond = np.maximum(np.maximum(mean - high, low - mean), 0).mean(axis=-1)
+            within &= np.maximum(beyond - TOLERANCE, 0).sum(axis=(1, 2)) <= exempt + 1e-3
+        verdicts.append(within)
+    return np.concatenate(verdicts)
 
 
 def _same_pixels(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
     """Whether the 99.5 % quantile of how far pixels lie outside the other picture's local range is within tolerance."""
     if not len(pairs):
         return np.zeros(0, dtype=bool)
-    size = (min(THUMBNAIL, images.shape[1]),) * 2
-    read = {n: Image.fromarray(images[n]).resize(size, Image.Resampling.BOX) for n in np.unique(pairs).tolist()}
-    a, b = (np.stack([np.asarray(read[n]) for n in column]) for column in pairs.T.tolist())
+    rows, at = np.unique(pairs, return_inverse=True)
+    a, b = np.moveaxis(_thumbnails(images, rows)[at.reshape(-1, 2)], 1, 0)
     red, green, blue = np.moveaxis(np.maximum(_beyond(a, b), _beyond(b, a)), -1, 0)
     means = (red + green + blue).reshape(len(a), -1) / 3
     worst_but_few = int(_QUANTILE * (means.shape[1] - 1))
@@ -74,7 +119,17 @@ def _same_pixels(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[
 
 
 def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    around = {"size": (1, 3, 3, 1), "mode": "nearest"}
-    above = a.astype(np.int16) - maximum_filter(b, **around)
-    below = minimum_filter(b, **around).astype(np.int16) - a
+    above = a.astype(np.int16) - maximum_filter(b, **_AROUND)
+    below = minimum_filter(b, **_AROUND).astype(np.int16) - a
     return np.maximum(np.maximum(above, below), 0)
+
+
+def _thumbnails(images: np.ndarray, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n side side 3"]:
+    size = (min(THUMBNAIL, images.shape[1]),) * 2
+    return np.stack([np.asarray(Image.fromarray(images[row]).resize(size, Image.Resampling.BOX)) for row in rows])
+
+
+def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
+    """Mean colours in a grid of `side` × `side` cells; pixels beyond the last whole cell are ignored."""
+    n, cell = len(images), images.shape[1] // side
+    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))

@@ -61,13 +61,14 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     partial.mkdir(parents=True)
     try:
-        entries, hashes = _stage(raw, listing, reusable, config, partial / "staged", progress)
-        if not len(hashes):
+        entries = _stage(raw, listing, reusable, config, partial / "staged", progress)
+        if not (staged_count := sum(entry.status == "kept" for entry in entries)):
             raise DataError(f"{raw}: none of {len(entries)} files is a usable image ({_summary(entries)})")
-        shape = (len(hashes), config.image_size, config.image_size, 3)
+        shape = (staged_count, config.image_size, config.image_size, 3)
         staged = np.memmap(partial / "staged", np.uint8, "r", shape=shape)
         before = {entry.sha256 for entry in reusable.kept} if reusable else set()
-        entries, kept = _set_near_duplicates_aside(entries, hashes, staged, config.near_duplicate_bits, before)
+        apart = old_settings.get("near_duplicate_bits") == config.near_duplicate_bits
+        entries, kept = _set_near_duplicates_aside(entries, staged, config.near_duplicate_bits, before, apart)
         entries = _split(raw, entries, config.val_share, seed)
         order = np.argsort([entry.row for entry in entries if entry.row >= 0])
         write_packed(partial, out, (staged[i] for i in kept[order]), entries, settings)
@@ -114,12 +115,12 @@ def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
 
 def _stage(
     raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
-) -> tuple[list[Entry], np.ndarray]:
-    """Write the pixels of all distinct pictures one after the other; returns all files' entries and the hashes."""
+) -> list[Entry]:
+    """Write the pixels of all distinct pictures one after the other; returns all files' entries."""
     known = {_File(entry.file, entry.size, entry.mtime_ns): entry for entry in old.kept} if old else {}
 
-    def look(item: _File) -> tuple[Entry, np.ndarray | None, np.uint64]:
-        """A file's entry, and unless that is set aside its pixels and their hash."""
+    def look(item: _File) -> tuple[Entry, np.ndarray | None]:
+        """A file's entry, and unless that is set aside its pixels."""
         stamp, before = item._asdict(), known.get(item)
         try:
             kept = np.array(old.images[before.row]) if old is not None and before is not None else None
@@ -128,36 +129,39 @@ def _stage(
             else:
                 picture = load_picture(raw / item.file, config)
         except UnusableImage as error:
-            return Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail), None, np.uint64(0)
+            return Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail), None
         pixels = np.ascontiguousarray(picture.pixels)
         original: dict[str, Any] = {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
-        entry = Entry(**stamp, **original, status="kept", sha256=hashlib.sha256(pixels.data).hexdigest())
-        return entry, pixels, perceptual_hash(pixels)
+        digest = hashlib.sha256(pixels.data).hexdigest()
+        looks = before.phash if before is not None and before.sha256 == digest else ""
+        looks = looks or f"{perceptual_hash(pixels):016x}"
+        return Entry(**stamp, **original, status="kept", sha256=digest, phash=looks), pixels
 
     bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
-    first, entries, hashes = dict[str, str](), [], []
+    first, entries = dict[str, str](), list[Entry]()
     with warnings.catch_warnings(), bar, staged.open("wb") as file, workers:
         warnings.filterwarnings("ignore", module="PIL")  # about files that are then refused or converted by rule
         for start in range(0, len(listing), _CHUNK):
-            for entry, pixels, hashed in workers.map(look, listing[start : start + _CHUNK]):
+            for entry, pixels in workers.map(look, listing[start : start + _CHUNK]):
                 equal = first.setdefault(entry.sha256, entry.file) if entry.sha256 else entry.file
                 if equal != entry.file:
                     entry = replace(entry, status="set aside", reason="duplicate", detail=equal)
                 elif pixels is not None:
                     file.write(pixels.data)
-                    hashes.append(hashed)
                 entries.append(entry)
                 bar.update()
-    return entries, np.array(hashes, dtype=np.uint64)
+    return entries
 
 
 def _set_near_duplicates_aside(
-    entries: list[Entry], hashes: np.ndarray, staged: np.ndarray, bits: int, before: set[str]
+    entries: list[Entry], staged: np.ndarray, bits: int, before: set[str], apart: bool
 ) -> tuple[list[Entry], np.ndarray]:
     """The updated entries, and which staged pictures are kept; those kept `before` take precedence."""
     usable = [i for i, entry in enumerate(entries) if entry.status == "kept"]
-    firsts = first_of_group(hashes, staged, bits, np.array([entries[i].sha256 in before for i in usable]))
+    hashes = np.array([int(entries[i].phash, 16) for i in usable], dtype=np.uint64)
+    early = np.array([entries[i].sha256 in before for i in usable])
+    firsts = first_of_group(hashes, staged, bits, early, apart)
     judged = list(entries)
     for i, first in zip(usable, firsts.tolist(), strict=True):
         if usable[first] != i:

@@ -26,8 +26,9 @@ class Entry:
     """What became of one file of the raw folder.
 
     `detail` names the file that a duplicate equals, or says what is wrong. `sha256` is computed from the prepared
-    pixels. `row` is the picture's place in the packed array, −1 if it was set aside. `width` and `height` are the
-    original's. `size` and `mtime_ns` later tell whether the file is unchanged; −1 if it cannot be read.
+    pixels; `phash`, in hexadecimal digits, tells what they look like. `row` is the picture's place in the packed array,
+    −1 if it was set aside. `width` and `height` are the original's. `size` and `mtime_ns` later tell whether the file
+    is unchanged; −1 if it cannot be read.
     """
 
     file: str
@@ -42,6 +43,7 @@ class Entry:
     notes: str = ""
     size: int = -1
     mtime_ns: int = -1
+    phash: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer, UInt8
 from sklearn.neighbors import NearestNeighbors
 
+from vq_core.data.duplicates import cell_means
 from vq_core.data.packed import PackedImages
 
 Pictures = UInt8[np.ndarray, "_ h w 3"]
@@ -83,9 +84,3 @@ def nearest_training(images: Pictures, packed: PackedImages) -> tuple[Float[np.n
 def _thumbnails(images: Pictures) -> Float[np.ndarray, "b side side 3"]:
     side = images.shape[1]
     return cell_means(images, side // max(1, side // 32)).astype(np.float32)
-
-
-def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
-    """Mean colours in a grid of `side` × `side` cells; pixels beyond the last whole cell are ignored."""
-    n, cell = len(images), images.shape[1] // side
-    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))

@@ -43,6 +43,8 @@ def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = Non
     notebook and error, or if there is no such notebook.
     """
     chosen = [path for path in sorted(notebooks.glob("[0-9]*.ipynb")) if only is None or only in path.name]
+    if not notebooks.is_dir():
+        raise click.ClickException("the notebooks are no part of the installed package: run this in a checkout of it")
     if not chosen:
         raise click.ClickException(f"{notebooks}: no notebook's name contains '{only}'")
     out.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,8 @@ def _clean(notebook: NotebookNode) -> None:
                 if WIDGET in out.get("data", {}):
                     out["data"] = {"text/plain": "Something to move and click: run this cell in JupyterLab."}
                 elif "image/png" in out.get("data", {}):
-                    opaque = Image.open(io.BytesIO(base64.b64decode(out["data"]["image/png"]))).convert("RGB")
-                    opaque.save(packed := io.BytesIO(), format="png", optimize=True)
+                    image: Image.Image = Image.open(io.BytesIO(base64.b64decode(out["data"]["image/png"])))
+                    if image.getextrema()[-1] == (255, 255):  # of alpha: opaque
+                        image = image.convert("RGB")
+                    image.save(packed := io.BytesIO(), format="png", optimize=True)
                     out["data"]["image/png"] = base64.b64encode(packed.getvalue()).decode()

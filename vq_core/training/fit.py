@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vq_core.config import Config, config_from_dict
-from vq_core.errors import CheckpointError, ConfigError, NotFiniteError, RunError, Stopped
+from vq_core.errors import CheckpointError, ConfigError, NotFiniteError, RunError, Stopped, tell_once
 from vq_core.machine import pick_device, precision_of
 from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_differ
 from vq_core.runs.folders import PRIORS, History, Run
@@ -118,7 +118,11 @@ def _end_other_processes(trainer: L.Trainer) -> None:
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:
-    loggers: list[Any] = [TensorBoardLogger(run.folder, name="tensorboard", version="")]
+    loggers: list[Any] = []
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        loggers.append(TensorBoardLogger(run.folder, name="tensorboard", version=""))
+    else:
+        tell_once("no logs for TensorBoard, which is not installed; the run's own are complete")
     if config.train.wandb:
         if find_spec("wandb") is None:
             raise ConfigError("train.wandb=true needs one more package: pip install wandb (or set train.wandb=false)")
