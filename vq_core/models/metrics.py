@@ -29,9 +29,7 @@ def gradient_energy(x: Images) -> Float[Tensor, "b"]:
 
     Sharpness is a reconstruction's over its input's: below 1 is blurred, above 1 has grain that the input lacks.
     """
-    horizontal = (x[..., 1:] - x[..., :-1]).square().mean(dim=(1, 2, 3))
-    vertical = (x[..., 1:, :] - x[..., :-1, :]).square().mean(dim=(1, 2, 3))
-    return horizontal + vertical
+    return x.diff(dim=-1).square().mean(dim=(1, 2, 3)) + x.diff(dim=-2).square().mean(dim=(1, 2, 3))
 
 
 def usage(indices: Int[Tensor, "..."], num_codes: int) -> Float[Tensor, "k"]:

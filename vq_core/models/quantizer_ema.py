@@ -4,7 +4,7 @@ van den Oord et al., "Neural Discrete Representation Learning", arXiv:1711.00937
 straight-through), equation 3 (losses), appendix A.1 (moving averages).
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -58,18 +58,6 @@ def perplexity(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:
         return torch.zeros((), device=counts.device)
     p = counts / total
     return torch.exp(-torch.special.xlogy(p, p).sum())
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward: the codes, bit for bit. Backward: the gradient is passed on to the vectors unchanged."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, codes: Tensor) -> Tensor:
-        return codes
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient, None
 
 
 class VectorQuantizerEMA(nn.Module):
@@ -132,7 +120,8 @@ class VectorQuantizerEMA(nn.Module):
             codes = F.embedding(indices, self.codebook)
             commit_loss = F.mse_loss(vectors, codes.detach())
             codebook_loss = F.mse_loss(codes, vectors.detach()) if self.by_gradient else commit_loss.detach()
-            z_q = _StraightThrough.apply(vectors, codes.detach()).view(b, h, w, -1).permute(0, 3, 1, 2)
+            through = codes.detach() + (vectors - vectors.detach())  # plus 0: the codes, with the vectors' gradient
+            z_q = through.view(b, h, w, -1).permute(0, 3, 1, 2)
         return Quantized(z_q, indices.view(b, h, w), codebook_loss, commit_loss)
 
     def lookup(self, indices: Int64[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:

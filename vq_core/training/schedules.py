@@ -12,8 +12,7 @@ def learning_rate(optim: OptimConfig, step: int, *, total: int, peak: float, war
     """
     # Until a plateau is reached the rate stays at its peak, as a cosine with equal ends.
     end = peak if optim.schedule == "plateau" else min(optim.lr_end, peak)
-    if warmup is None:
-        warmup = min(optim.warmup_steps, total // 2)
+    warmup = min(optim.warmup_steps, total // 2) if warmup is None else warmup
     return warmup_cosine(step, total=total, warmup=warmup, start=optim.lr_start, peak=peak, end=end)
 
 
