@@ -75,12 +75,6 @@ class VectorQuantizerEMA(nn.Module):
     stays where it is and is soon recognised as dead.
     """
 
-    codebook: Tensor
-    ema_counts: Tensor
-    ema_sums: Tensor
-    pending_counts: Tensor
-    pending_sums: Tensor
-
     def __init__(
         self, num_codes: int, code_dim: int, decay: float = 0.99, eps: float = 1e-5, learning: Learning = "ema"
     ) -> None:
@@ -89,15 +83,12 @@ class VectorQuantizerEMA(nn.Module):
         self.by_gradient = learning == "gradient"
         codebook = torch.empty(num_codes, code_dim)
         nn.init.kaiming_uniform_(codebook)
-        if self.by_gradient:
-            self.codebook = nn.Parameter(codebook)
-        else:
-            self.register_buffer("codebook", codebook)
-        self.register_buffer("ema_counts", torch.full((num_codes,), _FIRST_COUNT))
-        self.register_buffer("ema_sums", _FIRST_COUNT * codebook)
+        self.codebook: Tensor = nn.Parameter(codebook) if self.by_gradient else nn.Buffer(codebook)
+        self.ema_counts: Tensor = nn.Buffer(torch.full((num_codes,), _FIRST_COUNT))
+        self.ema_sums: Tensor = nn.Buffer(_FIRST_COUNT * codebook)
         # Accumulated since the last step(); not saved, as checkpoints are written between steps, when these are zero.
-        self.register_buffer("pending_counts", torch.zeros(num_codes), persistent=False)
-        self.register_buffer("pending_sums", torch.zeros(num_codes, code_dim), persistent=False)
+        self.pending_counts: Tensor = nn.Buffer(torch.zeros(num_codes), persistent=False)
+        self.pending_sums: Tensor = nn.Buffer(torch.zeros(num_codes, code_dim), persistent=False)
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:

@@ -22,17 +22,14 @@ _ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as in the paper
 class Adversary(nn.Module):
     """A discriminator and its objective: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
 
-    The position of the training determines the augmentation's random numbers. In its methods, `shard` is the rank of
-    this process and the number of processes.
+    `position` determines the augmentation's random numbers; `shard` is this process's rank and how many there are.
     """
-
-    anchors: Tensor
 
     def __init__(self, config: DiscriminatorConfig, kind: GanLoss, position: Position) -> None:
         super().__init__()
         self.config, self.kind, self.position = config, kind, position
         self.discriminator = PatchDiscriminator(config.channels, config.layers, config.spectral_norm)
-        self.register_buffer("anchors", torch.zeros(2))  # mean logits of real and of reconstructed patches
+        self.anchors: Tensor = nn.Buffer(torch.zeros(2))  # mean logits of real and of reconstructed patches
 
     def generator_loss(self, x_rec: Images, shard: tuple[int, int]) -> Scalar:
         """L_gan, which the decoder minimises; the discriminator's parameters get no gradient from it."""

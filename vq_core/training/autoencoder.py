@@ -27,10 +27,6 @@ Images = Float[Tensor, "b 3 height width"]
 class AutoencoderTraining(StepModule):
     """Trains a `VQVAE`: "kmeans" without quantisation, "phase1" with it, "phase2" also against a discriminator."""
 
-    steps_before: Tensor
-    gan_from: Tensor
-    usage: Tensor
-
     def __init__(self, config: Config, phase: Literal["kmeans", "phase1", "phase2"]) -> None:
         gan = phase == "phase2"
         settings = config.phase2 if gan else config.phase1
@@ -44,16 +40,12 @@ class AutoencoderTraining(StepModule):
         self.vqvae = make_vqvae(config, phase)
         self.adversary = Adversary(config.discriminator, config.loss.gan_loss, position) if gan else None
         # Steps of the autoencoder before this run; and the earliest step, with those counted in, for the GAN to start.
-        self.register_buffer("steps_before", torch.tensor(0))
-        self.register_buffer("gan_from", torch.tensor(0))
+        self.steps_before: Tensor = nn.Buffer(torch.tensor(0))
+        self.gan_from: Tensor = nn.Buffer(torch.tensor(0))
         self._gan_clock = (0, 0)  # the same two as plain numbers, which need no sync with the GPU in every step
-        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of each code since the last picture
+        self.usage: Tensor = nn.Buffer(torch.zeros(config.model.num_codes))  # of each code since the last picture
         self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
         self._worst: list[tuple[Tensor, Tensor]] = []
-
-    def forward(self, x: Images) -> Images:
-        """Reconstructions of images in [−1, 1]."""
-        return self.vqvae(x)
 
     def compiled_parts(self) -> list[nn.Module]:
         loss, disc = self.config.loss, self.config.discriminator

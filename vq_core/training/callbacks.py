@@ -128,7 +128,7 @@ class Pictures(Callback):
         module.eval()
         x = self.images.to(module.device)
         with torch.no_grad():
-            pictures = to_uint8(torch.cat([x, module(x).float()])).permute(0, 3, 1, 2).cpu()
+            pictures = to_uint8(torch.cat([x, module.vqvae(x).float()])).permute(0, 3, 1, 2).cpu()
         module.train()
         grid = make_grid(pictures, nrow=len(x), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"

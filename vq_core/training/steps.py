@@ -244,13 +244,9 @@ class StepModule(L.LightningModule):
     def on_train_start(self) -> None:
         self._clock = (self.steps_done, time.monotonic())
         optim = self.config.optim
-        if optim.schedule == "plateau":
-            # All rates fall together, to the same fraction of where they started.
-            lowest = [optim.lr_end / self.peak_lr * each.param_groups[0]["lr"] for each in self.trainer.optimizers]
-            self._plateaus = [
-                ReduceLROnPlateau(optimizer, factor=0.5, patience=optim.plateau_patience, min_lr=floor)
-                for optimizer, floor in zip(self.trainer.optimizers, lowest, strict=True)
-            ]
+        for each in self.trainer.optimizers if optim.schedule == "plateau" else ():
+            lowest = optim.lr_end / self.peak_lr * each.param_groups[0]["lr"]  # all fall to the same fraction
+            self._plateaus.append(ReduceLROnPlateau(each, factor=0.5, patience=optim.plateau_patience, min_lr=lowest))
         if compiles(self.config):
             tqdm.write("compiling the networks for this machine: the first step takes a minute or so")
             for part in self.compiled_parts():
