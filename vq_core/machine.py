@@ -50,7 +50,7 @@ def precision_of(config: Config) -> Any:
 
 
 def compiles(config: Config) -> bool:
-    """Whether networks are compiled here ("auto": on a GPU, if it works). Raises `ConfigError` if it is set but fails."""
+    """Whether networks are compiled here; "auto": on a GPU, unless that fails. Raises `ConfigError` if true fails."""
     asked, device = config.train.compile, pick_device(config).type
     if not asked or (asked == "auto" and device == "cpu"):
         return False
