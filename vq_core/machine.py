@@ -39,10 +39,7 @@ def pick_device(config: Config) -> "torch.device":
 
 
 def precision_of(config: Config) -> Any:
-    """The precision that `train.precision` means on this machine, as Lightning names it.
-
-    Raises `ConfigError` if bf16 is asked for, but the CPU lacks the instructions for it.
-    """
+    """What `train.precision` means here, as Lightning names it. Raises `ConfigError` for bf16 if the CPU lacks it."""
     import torch
 
     asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
@@ -54,10 +51,7 @@ def precision_of(config: Config) -> Any:
 
 
 def compiles(config: Config) -> bool:
-    """Whether `train.compile` means that networks are compiled here; "auto": on a GPU, if its compilers work.
-
-    Raises `ConfigError` if that is asked for, but they do not work; for "auto" a line says so, once.
-    """
+    """Whether networks are compiled here; "auto": on a GPU, unless that fails. Raises `ConfigError` if true fails."""
     asked, device = config.train.compile, pick_device(config).type
     if not asked or (asked == "auto" and device == "cpu"):
         return False

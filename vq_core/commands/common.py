@@ -88,7 +88,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
                 sys.exit(0)  # all processes raise it; a nonzero status here would get the others killed
         for bar in list(getattr(tqdm, "_instances", ())):
             bar.close()  # which ends its line
-        if debug and not isinstance(error, KeyboardInterrupt):
+        if isinstance(error, click.ClickException) or (debug and not isinstance(error, KeyboardInterrupt)):
             raise
         if isinstance(error, UserError):
             kind = click.UsageError if isinstance(error, ConfigError) else click.ClickException
@@ -102,12 +102,9 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             click.echo(f"\n{str(error) or 'stopped'}", err=True)
             sys.exit(130)
-        if isinstance(error, click.ClickException):
-            raise
         traceback.print_exception(error)
-        click.echo(
-            "This is a fault of the program: please report it, with what 'python -m vq_core doctor' says", err=True
-        )
+        fault = "This is a fault of the program: please report it, with what 'python -m vq_core doctor' says"
+        click.echo(fault, err=True)
         sys.exit(70)
 
 
@@ -165,8 +162,7 @@ class Results:
         self.text.add_itxt("vq_core", json.dumps(said, ensure_ascii=False, default=str))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self.folder):
-                pass
+            TemporaryFile(dir=self.folder).close()
         except OSError as error:
             why = f"{self.folder}: cannot be written to ({error.strerror}); choose another folder with --out"
             raise click.ClickException(why) from None

@@ -161,9 +161,13 @@ def _open(file: BinaryIO) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.mode.startswith(("I", "F")):
-        largest = 65535.0 if image.mode.startswith("I") else 1.0
-        rescaled = Image.fromarray(_to_bytes(np.asarray(image), largest))
-        return rescaled.convert("RGB"), ["float rescaled"] if image.mode == "F" else []
+        white = 65535.0 if image.mode.startswith("I") else 1.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=white, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        if low >= 0 and high <= white:
+            low, high = 0.0, white  # otherwise they are stretched from their own range
+        grey = np.rint((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB"), ["float rescaled"] if image.mode == "F" else []
     plain = "RGBA" if image.has_transparency_data else "RGB"
     notes = [] if image.mode == plain else [f"{_MODES.get(image.mode, image.mode)} to RGB"]
     if image.has_transparency_data:
@@ -175,15 +179,6 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         return image.convert("RGB"), notes
     except ValueError:
         raise UnusableImage("unsupported format", f"colour mode {image.mode}") from None
-
-
-def _to_bytes(values: np.ndarray, largest: float) -> UInt8[np.ndarray, "height width"]:
-    """Map [0, `largest`] (white) to [0, 255], or the values' own range if it exceeds that."""
-    values = np.nan_to_num(values.astype(np.float32), posinf=largest, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= largest:
-        low, high = 0.0, largest
-    return np.rint((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255).astype(np.uint8)
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -53,10 +53,7 @@ def processed_dir(config: Config) -> Path:
 
 
 def prepare_images(config: Config, progress: bool = True) -> PackedImages:
-    """Draw the built-in avatars if there are no other images, then clean, split and pack. Idempotent.
-
-    If another process is at it, wait for that.
-    """
+    """Draw avatars if there are no other images, then clean, split and pack, one process at a time. Idempotent."""
     source = image_source(config)
     with owned(data_dir() / ".locks" / "images", "preparing images", wait=True):
         if source == "avatars":

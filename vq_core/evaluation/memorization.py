@@ -11,6 +11,7 @@ from vq_core.data.packed import PackedImages
 
 Pictures = UInt8[np.ndarray, "_ h w 3"]
 Codes = Integer[np.ndarray, "_ h w"]
+Views = Integer[np.ndarray, "v n h w"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ def novelty(samples: Pictures, packed: PackedImages, reconstructed: Pictures) ->
     return Novelty(distance[:count], distance[count:], rows[:count])
 
 
-def code_novelty(
-    samples: dict[str, Codes], train: Integer[np.ndarray, "v n h w"], held_out: Codes
-) -> dict[str, Novelty]:
+def code_novelty(samples: dict[str, Codes], train: Views, held_out: Codes) -> dict[str, Novelty]:
     """The same by codes: a distance is the smallest share of codes that differ, by place, from a training image's.
 
     `train` are the codes of the training images as they are and mirrored. Unlike thumbnails, this notices a picture of

@@ -19,10 +19,7 @@ OneGrid = Int64[Tensor, "1 h w"]
 
 
 def region(grid: int, rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
-    """A rectangle of the code grid, from (first, last) rows and columns, `last` excluded.
-
-    Raises `ArgumentError` if it is empty or not inside the grid.
-    """
+    """Rows and columns first … last − 1 of the code grid. Raises `ArgumentError` if they are none, or not inside it."""
     for name, (first, last) in (("rows", rows), ("columns", columns)):
         if not 0 <= first < last <= grid:
             raise ArgumentError(f"{name} must be first:last with 0 <= first < last <= {grid}, got {first}:{last}")
@@ -67,10 +64,7 @@ class Edit:
 
     @property
     def way(self) -> Way:
-        """The prior that redraws best: the causal one, if what it does not see, the codes after the region, is empty.
-
-        That is, if all cells of the region come after all others in raster order; else the masked one.
-        """
+        """The prior that redraws best: causal if the region comes after all others in raster order, else masked."""
         region = torch.ones(1, dtype=torch.bool) if self.region is None else self.region.flatten()
         return "causal" if self.vary is None and bool((region[1:] >= region[:-1]).all()) else "masked"
 

@@ -49,9 +49,7 @@ class AnyOrderTransformer(CodeTransformer):
         Codes are by position; those of later steps are not looked at. The cache, which `start` requires, holds the
         steps before it and is extended by those computed now.
         """
-        return self.logits(self._embed_steps(codes, order, start, end or self.length), cache, start)
-
-    def _embed_steps(self, codes: Int64[Tensor, "b n"], order: Order, start: int, end: int) -> Float[Tensor, "b m d"]:
+        end = end or self.length
         now, step = order[:, start:end], torch.arange(start, end, device=codes.device)
         around = self.beside.T[now].flatten(1)  # [b, m·ways]; n outside the grid
         turn = F.pad(order.argsort(1), (0, 1), value=self.length).gather(1, around).view(*now.shape, -1)
@@ -60,7 +58,7 @@ class AnyOrderTransformer(CodeTransformer):
         last = F.pad(order, (1, 0))[:, start:end]
         shown = self.last_look(self.looks[codes.gather(1, last)])
         shown = shown + self.last_rows(last // self.grid) + self.last_columns(last % self.grid)
-        return x + shown * (step > 0)[:, None]
+        return self.logits(x + shown * (step > 0)[:, None], cache, start)
 
     def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
         order = hidden.int().argsort(dim=1, stable=True)  # the hidden codes last, each also given those before it

@@ -20,7 +20,6 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         with torch.autocast(x.device.type, enabled=False):
-            assert self.weight is not None and self.bias is not None
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
@@ -45,12 +44,8 @@ class ResBlock(nn.Module):
         last = nn.Conv2d(channels, channels, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.body = nn.Sequential(
-            *norm_and_activation(channels, norm, activation),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            *norm_and_activation(channels, norm, activation),
-            last,
-        )
+        first = [*norm_and_activation(channels, norm, activation), nn.Conv2d(channels, channels, 3, padding=1)]
+        self.body = nn.Sequential(*first, *norm_and_activation(channels, norm, activation), last)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.body(x)

@@ -1,5 +1,7 @@
 """The PatchGAN discriminator."""
 
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
@@ -24,16 +26,12 @@ class PatchDiscriminator(nn.Module):
             return with_spectral_norm(layer) if spectral_norm else layer
 
         body: list[nn.Module] = [conv(3, channels, 2), nn.LeakyReLU(0.2)]
-        width = channels
-        for level in range(1, layers + 1):
-            wider = channels * min(2**level, 8)
+        widths = [channels * min(2**level, 8) for level in range(layers + 1)]
+        for level, (width, wider) in enumerate(pairwise(widths), 1):
             body.append(conv(width, wider, 2 if level < layers else 1))
-            if not spectral_norm:
-                body.append(make_norm(wider, "group"))
+            body += [] if spectral_norm else [make_norm(wider, "group")]
             body.append(nn.LeakyReLU(0.2))
-            width = wider
-        body.append(conv(width, 1, 1))
-        self.body = nn.Sequential(*body)
+        self.body = nn.Sequential(*body, conv(widths[-1], 1, 1))
 
     def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b 1 h w"]:
         return self.body(x)

@@ -14,11 +14,8 @@ def psnr(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
 
 
 def ssim(x_rec: Images, x: Images) -> Float[Tensor, "b"]:
-    """Structural similarity of each image in [−1, 1]; 1 means equal (Wang et al. 2004).
-
-    Computed in [0, 1]: its luminance term is defined for non-negative intensities and is not invariant to a shift.
-    """
-    rec, real = (x_rec.clamp(-1, 1) + 1) / 2, (x + 1) / 2
+    """Structural similarity of each image in [−1, 1]; 1 means equal (Wang et al. 2004)."""
+    rec, real = (x_rec.clamp(-1, 1) + 1) / 2, (x + 1) / 2  # its luminance term is defined for intensities of 0 or more
     values = structural_similarity_index_measure(rec, real, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values
@@ -29,9 +26,7 @@ def gradient_energy(x: Images) -> Float[Tensor, "b"]:
 
     Sharpness is a reconstruction's over its input's: below 1 is blurred, above 1 has grain that the input lacks.
     """
-    horizontal = (x[..., 1:] - x[..., :-1]).square().mean(dim=(1, 2, 3))
-    vertical = (x[..., 1:, :] - x[..., :-1, :]).square().mean(dim=(1, 2, 3))
-    return horizontal + vertical
+    return x.diff(dim=-1).square().mean(dim=(1, 2, 3)) + x.diff(dim=-2).square().mean(dim=(1, 2, 3))
 
 
 def usage(indices: Int[Tensor, "..."], num_codes: int) -> Float[Tensor, "k"]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vq_core.errors import MissingWeights
 
-PerceptualNet = Literal["vgg", "squeeze", "random"]
 Images = Float[Tensor, "b 3 h w"]
 
 _TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
@@ -39,7 +38,7 @@ class PerceptualLoss(nn.Module):
     Deviation: features are normalised by sqrt(Σ f² + ε) instead of sqrt(Σ f²) + ε, whose gradient at f = 0 is NaN.
     """
 
-    def __init__(self, net: PerceptualNet) -> None:
+    def __init__(self, net: Literal["vgg", "squeeze", "random"]) -> None:
         super().__init__()
         self.calibrated = net != "random"
         trunk = "vgg" if net == "vgg" else "squeeze"

@@ -4,7 +4,7 @@ van den Oord et al., "Neural Discrete Representation Learning", arXiv:1711.00937
 straight-through), equation 3 (losses), appendix A.1 (moving averages).
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -60,18 +60,6 @@ def perplexity(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:
     return torch.exp(-torch.special.xlogy(p, p).sum())
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Forward: the codes, bit for bit. Backward: the gradient is passed on to the vectors unchanged."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, codes: Tensor) -> Tensor:
-        return codes
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient, None
-
-
 class VectorQuantizerEMA(nn.Module):
     """Maps each vector of z_e to its nearest code; learns the codebook by moving averages of these vectors.
 
@@ -87,12 +75,6 @@ class VectorQuantizerEMA(nn.Module):
     stays where it is and is soon recognised as dead.
     """
 
-    codebook: Tensor
-    ema_counts: Tensor
-    ema_sums: Tensor
-    pending_counts: Tensor
-    pending_sums: Tensor
-
     def __init__(
         self, num_codes: int, code_dim: int, decay: float = 0.99, eps: float = 1e-5, learning: Learning = "ema"
     ) -> None:
@@ -101,15 +83,12 @@ class VectorQuantizerEMA(nn.Module):
         self.by_gradient = learning == "gradient"
         codebook = torch.empty(num_codes, code_dim)
         nn.init.kaiming_uniform_(codebook)
-        if self.by_gradient:
-            self.codebook = nn.Parameter(codebook)
-        else:
-            self.register_buffer("codebook", codebook)
-        self.register_buffer("ema_counts", torch.full((num_codes,), _FIRST_COUNT))
-        self.register_buffer("ema_sums", _FIRST_COUNT * codebook)
+        self.codebook: Tensor = nn.Parameter(codebook) if self.by_gradient else nn.Buffer(codebook)
+        self.ema_counts: Tensor = nn.Buffer(torch.full((num_codes,), _FIRST_COUNT))
+        self.ema_sums: Tensor = nn.Buffer(_FIRST_COUNT * codebook)
         # Accumulated since the last step(); not saved, as checkpoints are written between steps, when these are zero.
-        self.register_buffer("pending_counts", torch.zeros(num_codes), persistent=False)
-        self.register_buffer("pending_sums", torch.zeros(num_codes, code_dim), persistent=False)
+        self.pending_counts: Tensor = nn.Buffer(torch.zeros(num_codes), persistent=False)
+        self.pending_sums: Tensor = nn.Buffer(torch.zeros(num_codes, code_dim), persistent=False)
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
@@ -132,7 +111,8 @@ class VectorQuantizerEMA(nn.Module):
             codes = F.embedding(indices, self.codebook)
             commit_loss = F.mse_loss(vectors, codes.detach())
             codebook_loss = F.mse_loss(codes, vectors.detach()) if self.by_gradient else commit_loss.detach()
-            z_q = _StraightThrough.apply(vectors, codes.detach()).view(b, h, w, -1).permute(0, 3, 1, 2)
+            through = codes.detach() + (vectors - vectors.detach())  # plus 0: the codes, with the vectors' gradient
+            z_q = through.view(b, h, w, -1).permute(0, 3, 1, 2)
         return Quantized(z_q, indices.view(b, h, w), codebook_loss, commit_loss)
 
     def lookup(self, indices: Int64[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:

@@ -64,7 +64,6 @@ class LiveView(View):
         self.seconds, self.overhead = seconds, overhead
         self.handle: DisplayHandle | None = None
         self.began = self.due = self.spent = 0.0
-        self.first_step = 0
 
     def started(self, training: StepModule) -> None:
         self.began, self.first_step = time.monotonic(), training.steps_done
@@ -115,14 +114,7 @@ class LiveView(View):
         self.due = max(now + self.seconds, self.began + (self.spent + now - started) / self.overhead)
 
     def _show(self, status: str, step: int, findings: Sequence[str]) -> None:
-        picture = _Picture(self._figure(status, step, findings), status)
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)  # None outside a notebook
-        else:
-            self.handle.update(picture)
-
-    def _figure(self, status: str, step: int, findings: Sequence[str]) -> Figure:
-        """The whole picture; always of the same size, so that the notebook does not jump."""
+        """Draw the whole picture; always of the same size, so that the notebook does not jump."""
         with plt.rc_context(STYLE):
             fig = plt.figure(figsize=(12, 2.8 if self.run.phase in PRIORS else 5.6), layout="constrained")
             if self.history.rows:
@@ -133,7 +125,11 @@ class LiveView(View):
         fig.suptitle(status, fontsize=9.5)
         if findings:
             fig.supxlabel("\n".join(fill(finding, 150) for finding in findings), fontsize=8.5, color=RED)
-        return fig
+        picture = _Picture(fig, status)
+        if self.handle is None:
+            self.handle = display(picture, display_id=True)  # None outside a notebook
+        else:
+            self.handle.update(picture)
 
     def _fill(self, fig: Figure, step: int) -> None:
         panels = _PANELS[self.run.phase]

@@ -98,11 +98,10 @@ def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> 
 def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None) -> Figure:
     """Horizontal bars labelled with their values; a red mark at each bar's reference value, if there are any."""
     fig, [[ax]] = figure(1, 1, 7, 0.6 + 0.27 * len(values))
-    ax.barh(list(values), list(values.values()), color=BLUE, height=0.7)
-    for number, (name, value) in enumerate(values.items()):
-        ax.text(value, number, f" {value:.3g}", va="center", fontsize=8.5)
-        if reference:
-            ax.plot([reference[name]] * 2, [number - 0.35, number + 0.35], color=RED, lw=2)
+    ax.bar_label(ax.barh(list(values), list(values.values()), color=BLUE, height=0.7), fmt=" {:.3g}", fontsize=8.5)
+    if reference:
+        for row, name in enumerate(values):
+            ax.plot([reference[name]] * 2, [row - 0.35, row + 0.35], color=RED, lw=2)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_title(title)

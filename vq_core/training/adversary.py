@@ -14,25 +14,24 @@ from vq_core.training.ranks import total, world_size
 
 GanLoss = Literal["hinge", "non_saturating"]
 Images = Float[Tensor, "b 3 h w"]
+Logits = Float[Tensor, "b 1 h w"]
+Scalar = Float[Tensor, ""]
 _ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as in the paper
 
 
 class Adversary(nn.Module):
     """A discriminator and its objective: hinge or non-saturating loss, R1 penalty, LeCam, augmented images.
 
-    The position of the training determines the augmentation's random numbers. In its methods, `shard` is the rank of
-    this process and the number of processes.
+    `position` determines the augmentation's random numbers; `shard` is this process's rank and how many there are.
     """
-
-    anchors: Tensor
 
     def __init__(self, config: DiscriminatorConfig, kind: GanLoss, position: Position) -> None:
         super().__init__()
         self.config, self.kind, self.position = config, kind, position
         self.discriminator = PatchDiscriminator(config.channels, config.layers, config.spectral_norm)
-        self.register_buffer("anchors", torch.zeros(2))  # mean logits of real and of reconstructed patches
+        self.anchors: Tensor = nn.Buffer(torch.zeros(2))  # mean logits of real and of reconstructed patches
 
-    def generator_loss(self, x_rec: Images, shard: tuple[int, int]) -> Float[Tensor, ""]:
+    def generator_loss(self, x_rec: Images, shard: tuple[int, int]) -> Scalar:
         """L_gan, which the decoder minimises; the discriminator's parameters get no gradient from it."""
         self.requires_grad_(False)
         seen = self._augmented(x_rec, Purpose.DISCRIMINATOR_REAL, shard)
@@ -63,7 +62,7 @@ class Adversary(nn.Module):
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
     @torch.no_grad()
-    def move_anchors(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
+    def move_anchors(self, real: Scalar, fake: Scalar) -> None:
         """Update LeCam's moving averages with the mean logits of one step."""
         self.anchors.lerp_(total(torch.stack([real, fake]).float()) / world_size(), 1 - _ANCHOR_DECAY)
 
@@ -71,23 +70,19 @@ class Adversary(nn.Module):
         return diff_augment(x, self.position.generator(purpose), shard) if self.config.augment else x
 
 
-def generator_loss(fake_logits: Float[Tensor, "b 1 h w"], kind: GanLoss) -> Float[Tensor, ""]:
+def generator_loss(fake_logits: Logits, kind: GanLoss) -> Scalar:
     """L_gan: what the decoder minimises. Hinge (arXiv:1705.02894): −D(x̂); non-saturating: −log σ(D(x̂))."""
     return -fake_logits.mean() if kind == "hinge" else F.softplus(-fake_logits).mean()
 
 
-def discriminator_loss(
-    real_logits: Float[Tensor, "b 1 h w"], fake_logits: Float[Tensor, "b 1 h w"], kind: GanLoss
-) -> Float[Tensor, ""]:
+def discriminator_loss(real_logits: Logits, fake_logits: Logits, kind: GanLoss) -> Scalar:
     """What the discriminator minimises; 1 (hinge) or log 2 (non-saturating) while it cannot tell real from fake."""
     if kind == "hinge":
         return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
     return 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())
 
 
-def adaptive_factor(
-    other: Float[Tensor, ""], gan: Float[Tensor, ""], last_layer: Tensor, cap: float, scale: float = 1.0
-) -> Float[Tensor, ""]:
+def adaptive_factor(other: Scalar, gan: Scalar, last_layer: Tensor, cap: float, scale: float = 1.0) -> Scalar:
     """‖∇ of all other terms‖ / ‖∇ of L_gan‖ at the decoder's last layer over a batch, at most `cap`.
 
     It turns λ_gan from a weight into a fraction of the gradient (Esser et al., arXiv:2012.09841, equation 7; their cap

@@ -1,5 +1,6 @@
 """Training of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
 
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -20,18 +21,13 @@ from vq_core.training.ranks import together, total
 from vq_core.training.schedules import gan_weight
 from vq_core.training.steps import StepModule
 
-AutoencoderPhase = Literal["kmeans", "phase1", "phase2"]
 Images = Float[Tensor, "b 3 height width"]
 
 
 class AutoencoderTraining(StepModule):
     """Trains a `VQVAE`: "kmeans" without quantisation, "phase1" with it, "phase2" also against a discriminator."""
 
-    steps_before: Tensor
-    gan_from: Tensor
-    usage: Tensor
-
-    def __init__(self, config: Config, phase: AutoencoderPhase) -> None:
+    def __init__(self, config: Config, phase: Literal["kmeans", "phase1", "phase2"]) -> None:
         gan = phase == "phase2"
         settings = config.phase2 if gan else config.phase1
         steps = config.kmeans.steps if phase == "kmeans" else settings.steps
@@ -44,20 +40,12 @@ class AutoencoderTraining(StepModule):
         self.vqvae = make_vqvae(config, phase)
         self.adversary = Adversary(config.discriminator, config.loss.gan_loss, position) if gan else None
         # Steps of the autoencoder before this run; and the earliest step, with those counted in, for the GAN to start.
-        self.register_buffer("steps_before", torch.tensor(0))
-        self.register_buffer("gan_from", torch.tensor(0))
+        self.steps_before: Tensor = nn.Buffer(torch.tensor(0))
+        self.gan_from: Tensor = nn.Buffer(torch.tensor(0))
         self._gan_clock = (0, 0)  # the same two as plain numbers, which need no sync with the GPU in every step
-        self.register_buffer("usage", torch.zeros(config.model.num_codes))  # of each code since the last picture
+        self.usage: Tensor = nn.Buffer(torch.zeros(config.model.num_codes))  # of each code since the last picture
         self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
-        self.val_usage = torch.zeros(0)  # of each code in the latest pass over the validation images
-        self._perceptual: list[PerceptualLoss] = []  # in a list, which keeps it out of the module and its checkpoints
         self._worst: list[tuple[Tensor, Tensor]] = []
-        self._batch_norms: dict[str, Tensor] = {}
-        self._val: dict[str, Tensor] = {}  # sums over the images validated so far
-
-    def forward(self, x: Images) -> Images:
-        """Reconstructions of images in [−1, 1]."""
-        return self.vqvae(x)
 
     def compiled_parts(self) -> list[nn.Module]:
         loss, disc = self.config.loss, self.config.discriminator
@@ -68,10 +56,10 @@ class AutoencoderTraining(StepModule):
         torch._functorch.config.donated_buffer = not loss.gan_adaptive  # which needs the decoder's gradients twice
         return parts
 
-    # --- one step -------------------------------------------------------------------------------------------------
-
     def training_step(self, x: Images, batch_idx: int) -> None:
         """One batch: the autoencoder's losses and, once the GAN has started, the discriminator's."""
+        if self.position.between_steps:  # BatchNorm's statistics move in the forward pass, even if the step is skipped
+            self._batch_norms = {name: value.clone() for name, value in self.named_buffers() if "running_" in name}
         out = self.vqvae.reconstruct(x)
         terms = self.autoencoder_terms(x, out)
         loss = self.weighted(terms)
@@ -123,12 +111,10 @@ class AutoencoderTraining(StepModule):
         scale = self.scaler.get_scale() if self.scaler is not None else 1.0
         return weight * adaptive_factor(other, gan, self.vqvae.decoder.last.weight, cap, scale)
 
-    @property
+    @cached_property
     def perceptual(self) -> PerceptualLoss:
-        """The perceptual distance, created on first use."""
-        if not self._perceptual:
-            self._perceptual.append(PerceptualLoss(self.config.loss.perceptual_net))
-        return self._perceptual[0].to(self.device)
+        """The perceptual distance; kept beside the module, and so out of its checkpoints."""
+        return PerceptualLoss(self.config.loss.perceptual_net).to(self.device)
 
     @property
     def settled(self) -> bool:
@@ -152,8 +138,6 @@ class AutoencoderTraining(StepModule):
         parameters = list(self.adversary.parameters())
         return {"": main, "_discriminator": maker(parameters, disc.lr, betas=disc.betas, weight_decay=0.0, **fused)}
 
-    # --- codebook and statistics, which move with the weights -------------------------------------------------------
-
     def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
         """Move the codebook with the weights; after a skipped step, put BatchNorm's statistics back."""
         quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # including the current step
@@ -162,9 +146,7 @@ class AutoencoderTraining(StepModule):
             self._reset_dead_codes()
         quantizer.forget()
         self._worst = []
-        if updated:
-            self._keep_batch_norms()
-        else:
+        if not updated:
             self.load_state_dict(self._batch_norms, strict=False)
         if self.adversary is not None and updated and self.gan_weight > 0:
             self.adversary.move_anchors(means["disc_real"], means["disc_fake"])
@@ -175,11 +157,6 @@ class AutoencoderTraining(StepModule):
     def on_train_start(self) -> None:
         super().on_train_start()
         self._gan_clock = int(self.steps_before), int(self.gan_from)
-        self._keep_batch_norms()
-
-    def _keep_batch_norms(self) -> None:
-        """Copy BatchNorm's statistics, which move in the forward pass, to put them back if the step is skipped."""
-        self._batch_norms = {name: value.clone() for name, value in self.named_buffers() if "running_" in name}
 
     def _remember_worst(self, x: Images, out: Reconstruction) -> None:
         """Keep the latents and errors of this batch if its step may reset codes."""
@@ -205,10 +182,9 @@ class AutoencoderTraining(StepModule):
         self.vqvae.quantizer.replace(dead, vectors[worst[chosen]])
         self.record({"train/codes_reset": float(len(dead))}, step=self.steps_done + 1)  # the current step
 
-    # --- validation -----------------------------------------------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
-        self._val, self.val_usage = {}, torch.zeros(self.config.model.num_codes, device=self.device)
+        self._val: dict[str, Tensor] = {}  # sums over the images validated so far
+        self.val_usage = torch.zeros(self.config.model.num_codes, device=self.device)  # of each code in this pass
 
     @torch.compiler.set_stance("force_eager")
     def validation_step(self, x: Images, batch_idx: int) -> None:

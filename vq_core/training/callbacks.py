@@ -128,7 +128,7 @@ class Pictures(Callback):
         module.eval()
         x = self.images.to(module.device)
         with torch.no_grad():
-            pictures = to_uint8(torch.cat([x, module(x).float()])).permute(0, 3, 1, 2).cpu()
+            pictures = to_uint8(torch.cat([x, module.vqvae(x).float()])).permute(0, 3, 1, 2).cpu()
         module.train()
         grid = make_grid(pictures, nrow=len(x), padding=2, pad_value=255)
         folder = self.run.folder / "pictures"
@@ -198,7 +198,7 @@ class Bar(View):
 
     def __init__(self, run: Run, history: History) -> None:
         super().__init__(run, history)
-        self.bar: tqdm | None = None
+        self.bar = tqdm(disable=True)  # until training starts
         self.said: set[str] = set()
 
     def started(self, training: StepModule) -> None:
@@ -206,11 +206,10 @@ class Bar(View):
         self.bar = tqdm(total=total, initial=done, desc=self.run.phase, unit="step", dynamic_ncols=True)
 
     def stepped(self, training: StepModule) -> None:
-        assert self.bar is not None
         self.bar.update(training.steps_done - self.bar.n)
 
     def validated(self, training: StepModule) -> None:
-        if self.bar is not None and training.monitor != "latest":
+        if training.monitor != "latest":
             self.bar.set_postfix_str(f"val {training.monitor} {training.best:.4f}", refresh=False)
         for finding in diagnose(training.phase, self.history.rows, training.config) if self.advises else ():
             if finding.row not in self.said:
@@ -218,8 +217,7 @@ class Bar(View):
                 tqdm.write(f"step {training.steps_done}: {finding}", file=sys.stderr)
 
     def ended(self, training: StepModule, how: str) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 class SilentBar(Bar):

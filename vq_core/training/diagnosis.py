@@ -38,10 +38,7 @@ class Finding:
 
 def diagnose(phase: Phase, rows: Rows, config: Config, ended: bool = False) -> list[Finding]:
     """The problems in a run, judged by its `history()` so far; `ended`: it is over, even if before its last step."""
-    found = [_collapse(phase, rows, config)] if phase in ("phase1", "phase2") else []
-    if phase == "phase2":
-        found.append(_unstable_gan(rows, config))
-    found.append(_overfitting(phase, rows, config))
+    found = [_collapse(phase, rows, config), _unstable_gan(rows, config), _overfitting(phase, rows, config)]
     if phase in BLURRED and not any(found):  # the other problems blur too, and need their own cure first
         found.append(_blur(phase, rows, config, ended))
     return [finding for finding in found if finding is not None]

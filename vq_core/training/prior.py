@@ -18,7 +18,6 @@ from vq_core.runs.loading import make_prior
 from vq_core.training.ranks import total
 from vq_core.training.steps import StepModule
 
-PriorPhase = Literal["prior", "masked"]
 Sequences = Int64[Tensor, "b n"]
 
 
@@ -33,7 +32,7 @@ class PriorTraining(StepModule):
     arXiv:2110.02037, equation 3), so it can be compared with the causal loss.
     """
 
-    def __init__(self, config: Config, phase: PriorPhase) -> None:
+    def __init__(self, config: Config, phase: Literal["prior", "masked"]) -> None:
         prior = config.prior
         position = Position(config.seed, prior.steps, prior.val_every)
         super().__init__(config, phase, position, prior.lr, prior.warmup_steps, "bits", prior.patience)
@@ -43,7 +42,6 @@ class PriorTraining(StepModule):
         average = get_ema_multi_avg_fn(prior.ema)
         averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
         self.averaged = averaged
-        self._val_ways: Tensor | None = None
 
     def forward(self, codes: Sequences, *order: Sequences) -> Float[Tensor, "b n k"]:
         """Logits of every code, given those that the transformer is allowed to see for it."""
@@ -96,8 +94,6 @@ class PriorTraining(StepModule):
             "": torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda"),
             "_muon": torch.optim.Muon(inside, prior.muon_lr, weight_decay=0.1),
         }
-
-    # --- validation -----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1

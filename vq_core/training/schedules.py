@@ -6,14 +6,10 @@ from vq_core.settings import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, *, total: int, peak: float, warmup: int | None = None) -> float:
-    """Learning rate of the main optimiser at one of `total` steps, before any halving at a plateau.
-
-    By default, `warmup` is `optim.warmup_steps`, but at most half of `total`.
-    """
+    """The main optimiser's learning rate at one of `total` steps, before any plateau; by default, `optim`'s warm-up."""
     # Until a plateau is reached the rate stays at its peak, as a cosine with equal ends.
     end = peak if optim.schedule == "plateau" else min(optim.lr_end, peak)
-    if warmup is None:
-        warmup = min(optim.warmup_steps, total // 2)
+    warmup = min(optim.warmup_steps, total // 2) if warmup is None else warmup
     return warmup_cosine(step, total=total, warmup=warmup, start=optim.lr_start, peak=peak, end=end)
 
 
@@ -27,6 +23,4 @@ def warmup_cosine(step: int, *, total: int, warmup: int, start: float, peak: flo
 
 def gan_weight(step: int, *, weight: float, start: int, ramp: int) -> float:
     """λ_gan: 0 before `start`, then rising linearly to `weight` over `ramp` steps, then constant."""
-    if step < start:
-        return 0.0
-    return weight * min(1.0, (step - start + 1) / max(1, ramp))
+    return weight * min(1.0, max(0, step - start + 1) / max(1, ramp))

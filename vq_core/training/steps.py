@@ -56,7 +56,6 @@ class StepModule(L.LightningModule):
         self.stop_now = False  # set once the state is saved: training ends after all callbacks have run
         self.seconds = 0.0  # of training and validation, including those before an interruption
         self.skipped = self.bad_in_a_row = 0  # steps without an update because something was not finite
-        self.optimizer_names: tuple[str, ...] = ()
         self._step_sums: dict[str, Tensor] = {}  # of each loss term over the batches of this step
         self._steps: dict[str, list[Tensor]] = {}  # mean of each term in every step since the last log
         self._clock = (0, time.monotonic())
@@ -66,16 +65,6 @@ class StepModule(L.LightningModule):
     def compiled_parts(self) -> list[nn.Module]:
         """The networks to compile, if `train.compile` asks for it."""
         raise NotImplementedError
-
-    def _compile(self) -> None:
-        """Compile these for training steps; elsewhere, with other sizes of batches, they run as they are."""
-        tqdm.write("compiling the networks for this machine: the first step takes a minute or so")
-        for part in self.compiled_parts():
-            if self.device.type == "cuda":  # the layout of its convolutions; without compiling, it costs what it gains
-                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            part.compile(dynamic=False)
-
-    # --- one step -------------------------------------------------------------------------------------------------
 
     def add_gradient(self, loss: Tensor) -> None:
         """Backward: add this batch's part of the effective batch's gradient."""
@@ -97,10 +86,7 @@ class StepModule(L.LightningModule):
             self._log_train(images)
 
     def _update(self) -> tuple[bool, dict[str, Tensor]]:
-        """Clip and step all active optimisers, or none of them if any loss or gradient is not finite.
-
-        Returns whether there was an update, and the step's loss terms as means over its batches.
-        """
+        """Clip and step all active optimisers if all is finite; returns whether it is, and the means of the terms."""
         scaler, optimizers, accumulate = self.scaler, self.active_optimizers(), self.position.accumulate
         for optimizer in optimizers.values() if scaler is not None else ():
             scaler.unscale_(optimizer.optimizer)
@@ -170,8 +156,6 @@ class StepModule(L.LightningModule):
         """Whether all steps are done, or validation has not improved for `patience` validations."""
         return self.steps_done >= self.position.total_steps or self.validations_since_best >= self.patience
 
-    # --- optimisers and their learning rates ----------------------------------------------------------------------
-
     def make_optimizers(self) -> dict[str, Optimizer]:
         """All optimisers, by the suffix of their learning rates and gradient norms in the logs."""
         raise NotImplementedError
@@ -189,8 +173,6 @@ class StepModule(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
-
-    # --- records --------------------------------------------------------------------------------------------------
 
     def record(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Pass metrics of the current step, or of `step`, to every logger."""
@@ -226,13 +208,8 @@ class StepModule(L.LightningModule):
         if self.finished:
             self.trainer.should_stop = True
 
-    # --- resume ---------------------------------------------------------------------------------------------------
-
     def training_state(self) -> dict[str, Any]:
-        """Everything a later `fit` needs to continue from here, as tensors and plain values.
-
-        Raises `NotFiniteError` if a weight is not finite, so that the state is not worth keeping.
-        """
+        """All that a later `fit` needs to continue from here. Raises `NotFiniteError` if a weight is not finite."""
         model = self.state_dict()
         if bad := [name for name, value in model.items() if not bool(value.isfinite().all())]:
             raise NotFiniteError(f"{bad[0]} is not finite at step {self.steps_done}; {_ADVICE}")
@@ -267,15 +244,15 @@ class StepModule(L.LightningModule):
     def on_train_start(self) -> None:
         self._clock = (self.steps_done, time.monotonic())
         optim = self.config.optim
-        if optim.schedule == "plateau":
-            # All rates fall together, to the same fraction of where they started.
-            lowest = [optim.lr_end / self.peak_lr * each.param_groups[0]["lr"] for each in self.trainer.optimizers]
-            self._plateaus = [
-                ReduceLROnPlateau(optimizer, factor=0.5, patience=optim.plateau_patience, min_lr=floor)
-                for optimizer, floor in zip(self.trainer.optimizers, lowest, strict=True)
-            ]
+        for each in self.trainer.optimizers if optim.schedule == "plateau" else ():
+            lowest = optim.lr_end / self.peak_lr * each.param_groups[0]["lr"]  # all fall to the same fraction
+            self._plateaus.append(ReduceLROnPlateau(each, factor=0.5, patience=optim.plateau_patience, min_lr=lowest))
         if compiles(self.config):
-            self._compile()
+            tqdm.write("compiling the networks for this machine: the first step takes a minute or so")
+            for part in self.compiled_parts():
+                if self.device.type == "cuda":  # the layout of its convolutions; it gains nothing without compiling
+                    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                part.compile(dynamic=False)  # for training steps alone: other sizes of batches run as they are
         state, self._pending = self._pending, None
         if state is None:
             if self.global_rank:  # so that dropout differs between ranks
