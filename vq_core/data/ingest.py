@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from vq_core.data.decode import Picture, load_picture
 from vq_core.data.duplicates import first_of_group, perceptual_hash
-from vq_core.data.packed import Entry, PackedImages, load_packed, read_packed, write_packed
+from vq_core.data.packed import BLOCK, Entry, PackedImages, load_packed, read_packed, remapped, write_packed
 from vq_core.errors import DataError, UnusableImage
 from vq_core.settings import DataConfig
 
 SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes kept beside images
 _PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")
-_CHUNK = 256  # pictures in flight: later ones must not pile up in memory behind one slow file
 
 
 class _File(NamedTuple):
@@ -71,7 +70,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
         entries, kept = _set_near_duplicates_aside(entries, staged, config.near_duplicate_bits, before, apart)
         entries = _split(raw, entries, config.val_share, seed)
         order = np.argsort([entry.row for entry in entries if entry.row >= 0])
-        write_packed(partial, out, (staged[i] for i in kept[order]), entries, settings)
+        parts = np.array_split(kept[order], 1 + len(kept) // BLOCK)
+        write_packed(partial, out, (row for part in parts for row in remapped(staged)[part]), entries, settings)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_packed(out)
@@ -117,13 +117,14 @@ def _stage(
     raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
 ) -> list[Entry]:
     """Write the pixels of all distinct pictures one after the other; returns all files' entries."""
+    there = old.images if old else None
     known = {_File(entry.file, entry.size, entry.mtime_ns): entry for entry in old.kept} if old else {}
 
     def look(item: _File) -> tuple[Entry, np.ndarray | None]:
         """A file's entry, and unless that is set aside its pixels."""
         stamp, before = item._asdict(), known.get(item)
         try:
-            kept = np.array(old.images[before.row]) if old is not None and before is not None else None
+            kept = np.array(there[before.row]) if there is not None and before is not None else None
             if kept is not None and before is not None and hashlib.sha256(kept.data).hexdigest() == before.sha256:
                 picture = Picture(kept, before.width, before.height, (before.notes,))
             else:
@@ -142,8 +143,9 @@ def _stage(
     first, entries = dict[str, str](), list[Entry]()
     with warnings.catch_warnings(), bar, staged.open("wb") as file, workers:
         warnings.filterwarnings("ignore", module="PIL")  # about files that are then refused or converted by rule
-        for start in range(0, len(listing), _CHUNK):
-            for entry, pixels in workers.map(look, listing[start : start + _CHUNK]):
+        for start in range(0, len(listing), BLOCK):  # later pictures must not pile up in memory behind one slow file
+            there = remapped(there) if there is not None else None
+            for entry, pixels in workers.map(look, listing[start : start + BLOCK]):
                 equal = first.setdefault(entry.sha256, entry.file) if entry.sha256 else entry.file
                 if equal != entry.file:
                     entry = replace(entry, status="set aside", reason="duplicate", detail=equal)
