@@ -28,7 +28,7 @@ RENAMED = {"loss.gan_loss": "loss.gan_kind"}
 # settings stored without the key are read as if they had that value. `train.precision` is older, but not its "auto".
 NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
 NEUTRAL |= {"prior.ema": 0.0, "prior.views": 2, "prior.neighbours": 5, "train.precision": "auto"}
-NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
+NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto", "train.num_nodes": 1}
 
 
 def data_dir() -> Path:

@@ -134,6 +134,7 @@ class TrainConfig(_Group):
     compile: Literal["auto", True, False]
     device: Literal["auto", "cpu", "cuda"]
     devices: int = Field(ge=1)
+    num_nodes: int = Field(ge=1)
     val_every: int = Field(ge=1)
     val_images: int = Field(ge=1)
     monitor: Literal["val_rec", "val_perceptual"]
@@ -147,10 +148,15 @@ class TrainConfig(_Group):
 
     @model_validator(mode="after")
     def _batch_splits(self) -> "TrainConfig":
-        if self.batch_size % (self.accumulate * self.devices):
-            parts = f"accumulate={self.accumulate} parts on devices={self.devices}"
+        if self.batch_size % (self.accumulate * self.processes):
+            parts = f"accumulate={self.accumulate} parts on devices={self.devices} of num_nodes={self.num_nodes}"
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {parts}")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many processes share each batch."""
+        return self.devices * self.num_nodes
 
 
 class PriorConfig(_Group):
@@ -223,7 +229,7 @@ class Config(_Group):
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":
         model, size, layers = self.model, self.data.image_size, self.discriminator.layers
-        prior, devices = self.prior, self.train.devices
+        prior, processes = self.prior, self.train.processes
         if len(model.channels) != len(model.decoder_channels):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
@@ -234,8 +240,9 @@ class Config(_Group):
             raise ValueError(f"loss.perceptual needs images of 17 pixels or more: data.image_size is {size}")
         if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
-        if prior.batch_size % devices:
-            raise ValueError(f"prior.batch_size {prior.batch_size} cannot be split over train.devices={devices}")
+        if prior.batch_size % processes:
+            over = "train.devices · train.num_nodes"
+            raise ValueError(f"prior.batch_size {prior.batch_size} cannot be split over {over} = {processes}")
         sizes = [size >> (level + 1) for level in range(len(model.channels))]
         if prior.neighbours > (codes := self.grid**2):
             raise ValueError(f"prior.neighbours={prior.neighbours} are more than the {codes} codes of the grid")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,14 +50,34 @@ def close(a: Any, b: Any, tolerance: float) -> dict[str, float]:
     return {name: value for name, value in apart.items() if value > tolerance * max(1.0, float(a[name].abs().max()))}
 
 
-def test_two_processes_train_as_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_two(data: Path, how: str, *changes: str) -> None:
+    """Train all phases in two processes: two devices that Lightning starts, or two nodes that torchrun starts."""
+    commands = [[sys.executable, str(SCRIPT), *changes, "train.devices=2"]]
+    if how == "nodes":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        torchrun += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        commands = [[*torchrun, f"--node-rank={n}", str(SCRIPT), *changes, "train.num_nodes=2"] for n in (0, 1)]
+    streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = [subprocess.Popen(command, env=environment(data), **streams) for command in commands]
+    try:
+        for process in started:
+            said, _ = process.communicate(timeout=LIMIT)
+            assert process.returncode == 0, said[-3000:]
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.mark.parametrize("how", ["devices", "nodes"])
+def test_two_processes_train_as_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     alone = fresh_copy(prepared, tmp_path / "alone", monkeypatch)
     shutil.copytree(alone, tmp_path / "two")
     for phase in PHASES:
         train(phase, settings(*TOGETHER))
-    command = [sys.executable, str(SCRIPT), *TOGETHER, "train.devices=2"]
-    done = subprocess.run(command, env=environment(tmp_path / "two"), timeout=LIMIT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two(tmp_path / "two", how, *TOGETHER)
     for phase in PHASES:
         one, two = the_run(alone, phase), the_run(tmp_path / "two", phase)
         a, b = load_checkpoint(one.last, (phase,)), load_checkpoint(two.last, (phase,))

@@ -54,8 +54,8 @@ def train(config: Config, phase: Any, resume: bool) -> None:
         resumed = False
     if not resumed:
         raise RunError(f"{phase}: nothing to resume; leave out --resume to start the run")
-    if is_main_process() and config.images is None:
-        prepare_images(config)
+    if config.images is None:
+        prepare_images(config)  # each process: whoever comes second waits, and finds them there
     run = phases.train(phase, config)
     if is_main_process():
         common.echo(run.result() if phase in PRIORS else evaluate_run(run, config))

@@ -34,11 +34,11 @@ class RowsDataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.position, self.batch_size = config, position, batch_size
         self.train_rows, self.val_rows = train_rows, val_rows
-        train, val, devices = len(train_rows), len(val_rows), config.train.devices
+        train, val, processes = len(train_rows), len(val_rows), config.train.processes
         if train < batch_size:
             raise DataError(f"{train} training images are fewer than {key}={batch_size}; lower it or add images")
-        if val < devices:
-            few = f"{val} validation images are too few for train.devices={devices}"
+        if val < processes:
+            few = f"{val} validation images are too few for {processes} processes (train.devices · train.num_nodes)"
             raise DataError(f"{few}; raise data.val_share or add images")
 
     def train_dataloader(self) -> DataLoader[int]:

@@ -137,25 +137,27 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     on_gpu, size, devices = pick_device(config).type == "cuda", config.data.image_size, config.train.devices
+    shared = config.train.processes > 1
     if size >= 256 and config.train.device == "auto" and not on_gpu:
         raise ConfigError(
             f"no usable GPU: {size}×{size} images would take weeks on the CPU; use the profile demo (VQ_PROFILE=demo, "
             "--profile demo), or insist with train.device=cpu"
         )
-    if devices > 1 and hasattr(sys, "ps1"):
+    if shared and hasattr(sys, "ps1"):
         raise ConfigError(f"train.devices={devices}: a notebook cannot start processes; use python -m vq_core")
-    if devices > 1 and not on_gpu and config.model.norm == "batch":
+    if shared and not on_gpu and config.model.norm == "batch":
         raise ConfigError(f"train.devices={devices}: BatchNorm needs GPUs to share statistics; set model.norm=group")
     # Broadcasting buffers at every forward pass would wipe out the codebook usage that the other ranks have gathered.
-    strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if devices > 1 else "auto"
+    strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if shared else "auto"
     ours = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     none: dict[str, Any] = dict.fromkeys(ours, False)
     return L.Trainer(
         **none,
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
+        num_nodes=config.train.num_nodes,
         strategy=strategy,
-        sync_batchnorm=devices > 1 and on_gpu,
+        sync_batchnorm=shared and on_gpu,
         precision=precision_of(config),
         max_epochs=-1,
         num_sanity_val_steps=0,
