@@ -44,7 +44,9 @@ def test_pair_is_equal(path: Path) -> None:
 def test_no_class_and_no_long_function(path: Path) -> None:
     for cell in code_cells(path):
         for node in ast.walk(ast.parse(cell.source)):
-            assert not isinstance(node, ast.ClassDef | ast.FunctionDef), f"{node.name} belongs in vq_core"
+            assert not isinstance(node, ast.ClassDef), f"{node.name} belongs in vq_core"
+            toy = not isinstance(node, ast.FunctionDef) or (node.end_lineno or 0) - node.lineno < 6
+            assert toy, f"{node.name} belongs in vq_core"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
