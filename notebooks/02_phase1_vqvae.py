@@ -16,6 +16,7 @@
 import numpy as np
 import torch
 from IPython.display import Markdown, display
+from matplotlib import colormaps
 
 import vq_core
 from vq_core.data.augment import to_pictures
@@ -438,7 +439,7 @@ model = vq_core.load_vqvae(run).to(device)
 x = images_of(packed, packed.val_rows[-12:]).to(device)
 codes = model.encode(x)
 x_rec = model.decode(codes)
-as_colours = plots.plt.get_cmap("turbo")(codes.cpu().numpy() / config.model.num_codes, bytes=True)[..., :3]
+as_colours = colormaps["turbo"](codes.cpu().numpy() / config.model.num_codes, bytes=True)[..., :3]
 plots.rows_of_images({"input": to_pictures(x), "codes": as_colours, "Phase 1": to_pictures(x_rec)})
 
 # %% [markdown]
@@ -509,7 +510,7 @@ ax.hist(scores, bins=30, color=plots.BLUE)
 ax.set(xlabel="PSNR [dB]", ylabel="held-out images", title=f"from {scores.min():.1f} to {scores.max():.1f} dB")
 fig
 
-# %% tags=["picture-worst"]
+# %%
 x = images_of(packed, packed.val_rows[scores.argsort()[:8].numpy()]).to(device)
 x_rec = model(x)
 error = (x_rec - x).abs().mean(1, keepdim=True).expand_as(x)
@@ -557,16 +558,21 @@ display(explorer)
 plots.usage_histogram({f"step {moments[0]}": counts[0], f"step {moments[-1]}": counts[-1]})
 
 # %% [markdown]
-# **You should see** the hill grow broader and flatter to the right: perplexity rises. And the card of one code, used about as
-# often as most:
+# **You should see** the hill grow broader and flatter to the right: perplexity rises. And the cards of two codes, the one
+# used most, and one of the middle:
+
+# %%
+by_use = np.argsort(-counts[-1], kind="stable")
+card(int(by_use[0]))
 
 # %% tags=["picture-code"]
-by_use = np.argsort(-counts[-1], kind="stable")
 card(int(by_use[np.count_nonzero(counts[-1]) // 3]))
 
 # %% [markdown]
-# **You should see** patches that resemble each other, and a place where they are at home. Patches that have nothing in common
-# mean a code that serves too many: more codes, or a longer training.
+# **You should see** (`demo`) patches of one colour and one place for the first, and several kinds of patches for the second. A
+# code is no word with one meaning: the encoder looks beyond the cell, the decoder reads the neighbours too, and much of
+# what a middling code says is said together with them. If the first card is as mixed as the second, the
+# training was too short, or there are too few codes (`model.num_codes`).
 
 # %% [markdown]
 # ## 15. Resets
