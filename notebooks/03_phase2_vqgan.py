@@ -74,8 +74,8 @@ strands = torch.full((5, 3, 12, 16), 0.4)
 for number in range(5):
     strands[number, :, :, 4 + 2 * number] = -1.0
 answers = {"mean": strands.mean(0), "median": strands.median(0).values, "one of them": strands[2]}
-shown = {"possible": strands, "answers": torch.stack(list(answers.values()))}
-plots.rows_of_images({name: to_pictures(images) for name, images in shown.items()}, side=1.3)
+shown = to_pictures(torch.cat([strands, *(x_rec[None] for x_rec in answers.values())]))
+plots.image_grid(shown, columns=8, titles=["possible"] * 5 + list(answers), side=1.2)
 
 # %%
 sharp = gradient_energy(strands).mean()
@@ -119,6 +119,7 @@ def new_game(seed=0):
     return draw, judge, (0.1 * torch.randn(64, 1, generator=draw)).requires_grad_()
 
 
+# %%
 paths = {}
 for weight in (0.0, 0.1, 1.0):
     draw, judge, v = new_game()
@@ -129,10 +130,8 @@ for weight in (0.0, 0.1, 1.0):
         of_decoder = (v - coin).abs().mean() + weight * generator_loss(judge(v), "hinge")
         of_judge = discriminator_loss(judge(coin), judge(v.detach()), "hinge")
         (v.grad,) = torch.autograd.grad(of_decoder, v)
-        for weight_of_judge, slope in zip(
-            judge.parameters(), torch.autograd.grad(of_judge, judge.parameters()), strict=True
-        ):
-            weight_of_judge.grad = slope
+        players[1].zero_grad()
+        of_judge.backward()
         for player in players:
             player.step()
         path.append(v.detach().flatten().clone())
@@ -190,7 +189,7 @@ print(f"{count} verdicts on an image of {size}×{size}, each on a patch of {patc
 
 # %%
 fig, [[ax]] = plots.figure(1, 1, 3, 3)
-ax.imshow(packed.images[packed.val_rows[-10]])
+ax.imshow(packed.images[packed.val_rows[-1]])
 for corner, colour in ((0.15, plots.BLUE), (0.4, plots.ORANGE)):
     place = corner * size
     ax.add_patch(Rectangle((place, place), patch, patch, fill=False, lw=2.5, edgecolor=colour))
@@ -579,7 +578,7 @@ plots.rows_of_images({name: to_pictures(some[:8]) for name, some in beside.items
 # them: they say how *much* detail there is, and what it costs; not what *kind* of detail. The filter makes everything that is
 # there stronger, seams and specks too, and cannot draw what is missing. What a GAN is good for must be judged by something
 # that knows images: your eye, the discriminator's verdict (printed above; a biased judge, as it is Phase 2's own opponent), or
-# a perceptual distance, `python -m vq_core evaluate phase2 --lpips vgg`.
+# a perceptual distance, `python -m vq_core evaluate --lpips vgg`.
 #
 # **Build.** Compute the side of a patch for `discriminator.layers` from 1 to 4 with the formula of section 3, and check the one of
 # this profile against what was measured. *Hint:* all kernels are 4 wide; there are `layers` convolutions of stride 2, and then two
