@@ -569,7 +569,7 @@ card(int(by_use[0]))
 card(int(by_use[np.count_nonzero(counts[-1]) // 3]))
 
 # %% [markdown]
-# **You should see** (`demo`) patches of one colour and one place for the first, and several kinds of patches for the second. A
+# **You should see** (`demo`) patches nearly all of one colour and from one region for the first, and several kinds of patches for the second. A
 # code is no word with one meaning: the encoder looks beyond the cell, the decoder reads the neighbours too, and much of
 # what a middling code says is said together with them. If the first card is as mixed as the second, the
 # training was too short, or there are too few codes (`model.num_codes`).
@@ -610,7 +610,7 @@ plots.curves({"phase 1": run}, {"train/codes_reset": "codes reset"}, width=6)
 # **Predict.** Replace the codebook by one with an eighth of the codes (`demo`: 64 instead of 512), found by k-means among the
 # same latents. What becomes of the bits per image, of perplexity, of PSNR? Write three numbers down, then unfold the answer.
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 asked = images_of(packed, packed.val_rows[:32]).to(device)
 z_e = model.latents(asked)
 vectors = z_e.permute(0, 2, 3, 1).flatten(0, 2)
@@ -633,7 +633,7 @@ Markdown(markdown(rows))
 # indices, $z_q$ and gradient are those of the class. *Hint:* `torch.cdist`, `argmin`, `detach`.
 
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 def quantise(vectors, codebook):
     indices = torch.cdist(vectors, codebook).argmin(1)
     return indices, vectors + (codebook[indices] - vectors).detach()

@@ -558,7 +558,7 @@ plots.usage_histogram({"phase 1": first[-1]}, other=("phase 2", second[-1]))
 # **Predict.** Sharpness can be had without a GAN: add to each reconstruction of Phase 1 a share of its own detail (an
 # *unsharp mask*, as in every photo editor). At the sharpness of Phase 2, will PSNR be higher than Phase 2's, lower, or equal?
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 soft = model1(held_out)
 masked = {share: (soft + share * detail(soft).view_as(soft)).clamp(-1, 1) for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
 fig, [[ax]] = plots.figure(1, 1, 6.5, 3)
@@ -585,7 +585,7 @@ plots.rows_of_images({name: to_pictures(some[:8]) for name, some in beside.items
 # of stride 1.
 
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 def side_of_patch(layers):
     side, strides_before = 1, 1
     for stride in [2] * layers + [1, 1]:
