@@ -145,9 +145,8 @@ Markdown(markdown([dict(zip(names, line, strict=True)) for line in lines]))
 # %% [markdown]
 # ## 3. The causal mask
 #
-# The network is asked all 256 questions at once, which makes training 256 times cheaper than asking them in turn. But then
-# the answers are in its input, and it must not look. A transformer moves information between positions in one place only,
-# the attention:
+# The network is asked all 256 questions at once, which is far cheaper than asking them in turn. But then the answers are in
+# its input, and it must not look. A transformer moves information between positions in one place only, the attention:
 #
 # $$y_t = \sum_{u} a_{tu} v_u, \qquad a_{tu} = \operatorname{softmax}_u\!\left(\frac{q_t \cdot k_u}{\sqrt{e}} + m_{tu}\right)$$
 #
@@ -173,8 +172,8 @@ fig
 # **You should see** a triangle, here for 16 positions; weights inside it alone, each row adding up to 1; and what this means
 # for a whole grid: the grey cell is to be predicted, the white ones are given, the black ones hidden.
 #
-# A position may look at itself, because its input is not its own code. It is the codes *before* it, with its row and its
-# column. The real thing, in which `cache` spares the earlier positions from being computed again while sampling:
+# A position may look at itself, because its input is not its own code. It is made of codes *before* it, up to six near ones,
+# and of its row and column. The real thing, where `cache` spares earlier positions from being computed again in sampling:
 
 # %%
 code_of(Block.forward)
@@ -201,7 +200,7 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # (`demo`). The gap to the training curve is what was learnt by heart instead of understood; above half a bit the line
 # below says **T4**, overfitting. 2,000 avatars are few, so `demo` ends at that edge. What helps: more images, more
 # `prior.views`, `prior.dropout=0.1`; the best checkpoint is kept in any case. Bits that stay near $\log_2 K$ mean that
-# nothing is learnt: `prior.lr=1e-3`.
+# nothing is learnt: halve `prior.lr` and `prior.muon_lr`.
 
 # %% [markdown]
 # ## 5. Why a second prior
@@ -243,8 +242,8 @@ result = masked_run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token")
 
 # %% [markdown]
-# **You should see** up to half a bit more than the causal prior has (`demo`): the price of all those orders. If it
-# is more than a bit, it was not trained long enough (`prior.steps`), or did not begin with the causal prior's weights
+# **You should see** 0.3 to 0.6 bits more than the causal prior has (`demo`): the price of all those orders. If it is more than
+# a bit, it was not trained long enough (`prior.steps`), or did not begin with the causal prior's weights
 # (`masked.start_from=prior`).
 
 # %% [markdown]
@@ -659,7 +658,7 @@ over_controls(controls, lambda method, frame: plots.image_grid(between[method][[
 # **Predict.** One code in the middle of an avatar is exchanged for another. For which positions do the causal prior's
 # predictions change? Draw the region on paper, then unfold the answer.
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 changed = own[:1].clone()
 changed[0, side // 2, side // 2] = (changed[0, side // 2, side // 2] + 1) % k
 with torch.no_grad():
@@ -677,7 +676,7 @@ fig
 # **Build.** Where in an avatar is the prior unsure? Draw a map of the bits per position, averaged over held-out avatars.
 # *Hint:* `bits_of` has the bits of each code before any mean is taken.
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 per_position = bits_of(fresh).mean(dim=0).cpu()
 assert per_position.shape == (side, side) and abs(per_position.mean() - means["held out"].mean().cpu()) < 1e-3
 fig, [[ax]] = plots.figure(1, 1, 4.6, 3.4)

@@ -237,7 +237,7 @@ fig
 # %% [markdown]
 # **You should see** fewer codes cost PSNR, and the heavier GAN and the perceptual term buy sharpness for it: down and to the
 # right, the trade of notebook 03. Where bars overlap, there is no order. A point above *and* right of "as configured" would
-# be simply better, and "with GAN" is there. It is too good to be true; the next section says why.
+# be simply better. In `demo`, "with GAN" is there. That is too good to be true, and the next section says why.
 
 # %% [markdown]
 # ## 7. Comparing two runs honestly
@@ -363,7 +363,7 @@ fig
 # **Predict.** Every code of an avatar is exchanged for the code that lies nearest to it in the codebook, then for the one
 # that lies farthest. Will you recognise the avatar?
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 vectors = torch.from_numpy(codebook).to(device)
 apart = torch.cdist(vectors, vectors)
 closest, farthest = (apart + torch.diag(torch.full((k,), torch.inf, device=device))).argmin(1), apart.argmax(1)
@@ -380,7 +380,7 @@ plots.rows_of_images({name: to_pictures(model.decode(grids)) for name, grids in 
 # and looks how much the mean varies. Make one for `d`, the differences of section 7, and compare it with the standard
 # error. *Hint:* `random.choice` takes a shape; two lines will do.
 
-# %% tags=["answer"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["answer"]
 again = random.choice(d, (2000, n)).mean(axis=1)
 formula = d.std(ddof=1) / n**0.5
 assert 0.7 < again.std() / formula < 1.3
