@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Analysis: what the codes know
 #
-# See what single codes stand for and where they live, what can be read off them, and compare runs.
+# See what single codes stand for and what they do not, what can be read off them, and how to compare runs honestly.
 #
 # | needs | makes |
 # |---|---|
@@ -10,10 +10,11 @@
 # %% [markdown]
 # ## Settings
 #
-# This notebook trains nothing but the short runs of its last section.
+# This notebook trains nothing but the short runs of section 6.
 
 # %%
 import numpy as np
+import torch
 from IPython.display import Markdown
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -27,11 +28,15 @@ from vq_core.avatars.dataset import read_attributes
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import image_source, images_of, raw_dir
 from vq_core.evaluation import analysis, memorization
+from vq_core.evaluation.count_models import neighbours_bits
 from vq_core.evaluation.report import evaluate_run
-from vq_core.generation.editing import Edit, region
-from vq_core.generation.sampling import Sampling, random_codes, sample_codes
+from vq_core.generation.editing import Edit, decode_edited, region
 from vq_core.machine import pick_device
+from vq_core.models.metrics import psnr
+
+# %%
 from vq_core.notebook import plots
+from vq_core.notebook.lesson import code_of, pipeline
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images
 from vq_core.runs.records import markdown, table
@@ -46,38 +51,29 @@ config = vq_core.load_config(vq_core.active_profile(), [])
 packed, device = load_images(config), pick_device(config)
 autoencoder, prior_run = finished("phase2", config), finished("prior", config)
 
+# %% [markdown]
+# Everything is trained. What is left is to ask what the two boxes in the middle have learnt.
+
 # %%
-model = vq_core.load_vqvae(autoencoder).to(device)
-prior = vq_core.load_prior(prior_run).to(device)
-codes = extract_codes(autoencoder, config)
-k, grid = config.model.num_codes, config.grid
+pipeline(config, "codebook", "codes")
+
+# %%
+model, codes = vq_core.load_vqvae(autoencoder).to(device), extract_codes(autoencoder, config)
+k, grid, cell = config.model.num_codes, config.grid, config.data.image_size // config.grid
+codebook, counts = model.quantizer.codebook.cpu().numpy(), np.bincount(codes.ravel(), minlength=k)
 
 # %% [markdown]
-# ## 1. All runs
+# ## 1. What a code stands for: an atlas
 #
-# One row per finished run on this disk; `python -m vq_core compare` prints the same.
+# Nobody named the codes, so the only way to learn what one means is to collect where it is used. For the most used codes,
+# below are patches of images that the encoder gave them (framed, with a margin of one cell around).
 
 # %%
-Markdown(markdown(table()))
-
-# %% [markdown]
-# **You should see** one row per phase, and one for every experiment of yours.
-
-# %% [markdown]
-# ## 2. An atlas of codes
-#
-# For the most used codes: patches of images that map to them (framed), with a margin of one cell around.
-
-# %%
-counts = np.bincount(codes.ravel(), minlength=k)
-busiest = np.argsort(-counts)[:10]
+busiest = np.argsort(-counts)[:6]
 patches = {
     f"code {c} ({counts[c] / codes.size:.1%})": analysis.code_patches(packed, codes, int(c), 14) for c in busiest
 }
 plots.atlas(patches, columns=14)
-
-# %% [markdown]
-# **You should see** rows of one kind each: plain background of one colour, an edge of hair in one direction, skin …
 
 # %% [markdown]
 # The same for codes of average use, which are more particular:
@@ -88,12 +84,61 @@ patches = {f"code {c} ({counts[c] / codes.size:.2%})": analysis.code_patches(pac
 plots.atlas(patches, columns=14)
 
 # %% [markdown]
+# **You should see** framed cells that agree within each row: a shade, an edge in one direction, a shade on one side of an
+# edge. Hardly ever a thing with a name: the same code serves hair, cloth and background, if they look alike in so small a
+# cell. A row without anything in common is a code that does several jobs: too few codes (`model.num_codes`), or training
+# that was too short (always so at `smoke`). Rows that are all alike are codes to spare (**T1**, notebook 02).
+
+# %% [markdown]
+# ## 2. What a code does not stand for
+#
+# It is tempting to read the atlas as a dictionary: code 17 *is* light skin. It is not. The decoder makes each pixel from all
+# codes within its reach,
+#
+# $$\hat{x}_{p} = D(e_{s_u} : u \text{ near } p),$$
+#
+# where $e_{s_u}$ is the codebook vector of the code at cell $u$. So a code means something among its neighbours only, as a
+# word does. To see that, one code is written into the same cell of eight avatars.
+
+# %%
+code, r = int(middle[0]), grid // 2
+own = torch.from_numpy(codes[packed.val_rows[:8]].astype(np.int64)).to(device)
+written = own.clone()
+written[:, r, r] = code
+before, after = (to_pictures(model.decode(grids)) for grids in (own, written))
+near = slice((r - 2) * cell, (r + 3) * cell)  # five cells: the changed one in the middle
+plots.rows_of_images({"before": before[:, near, near], f"code {code}": after[:, near, near]}, side=1.1)
+
+# %% [markdown]
+# **You should see** eight middles that have become more alike (below), but not equal: each fits what is around it. Were they
+# equal, the decoder would be a mere table of tiles. How far does one code reach? The mean change of each pixel:
+
+# %%
+change = np.abs(after.astype(float) - before).mean(axis=(0, 3))
+mine = change[r * cell : (r + 1) * cell, r * cell : (r + 1) * cell].sum() / max(change.sum(), 1e-9)
+fig, [[ax]] = plots.figure(1, 1, 4.6, 3.4)
+shown = ax.imshow(change, cmap="magma", extent=(0, grid, grid, 0))
+ax.set(title=f"{mine:.0%} of the change is in its own cell", xlabel="column", ylabel="row")
+fig.colorbar(shown, ax=ax, label="mean change [grey levels]")
+fig
+
+# %% [markdown]
+# **You should see** a bright spot a few cells wide, with less than half of the change in the code's own cell, and next to
+# nothing elsewhere. (Not quite nothing: GroupNorm looks at the whole image.) A spot as wide as the image would mean that the
+# decoder mixes everything, as it does with `model.attention_at`, and then editing by regions suffers. An edit therefore keeps
+# the pixels beyond the decoder's reach as they were:
+
+# %%
+code_of(decode_edited)
+
+# %% [markdown]
 # ## 3. The codebook from afar
 #
-# Every code as a dot, by PCA and by t-SNE. Its colour is the mean of the image cells that map to it.
+# Training moved each code to the middle of the latents that chose it (notebook 02), and asked nothing of its neighbours.
+# Did an order come about? Every code is a dot, put into the plane by PCA (which keeps large distances) and by t-SNE (which
+# keeps neighbours). Its colour is the mean of the image cells that map to it.
 
 # %% tags=["picture-codebook"]
-codebook = model.quantizer.codebook.cpu().numpy()
 tsne = TSNE(init="pca", perplexity=min(30.0, k / 4), random_state=config.seed).fit_transform(codebook)
 cells = memorization.cell_means(packed.images[:500], grid).reshape(-1, 3)
 colours = np.stack([np.bincount(codes[:500].ravel(), channel, k) for channel in cells.T], axis=1)
@@ -101,47 +146,45 @@ colours = colours / np.maximum(np.bincount(codes[:500].ravel(), minlength=k), 1)
 fig, [axes] = plots.figure(1, 2, 9.2, 4.0)
 for ax, name, dots in zip(axes, ("PCA", "t-SNE"), (PCA(2).fit_transform(codebook), tsne), strict=True):
     ax.scatter(*dots.T, s=8 + 60 * np.sqrt(counts / counts.max()), c=colours, lw=0.4, edgecolors="#444")
-    ax.set(title=name, xticks=[], yticks=[])
+    ax.set(title=name, xticks=[], yticks=[], xlabel="first axis (no unit)", ylabel="second axis")
 fig
 
 # %% [markdown]
-# **You should see** colours grouped: the codebook has ordered itself by what patches look like, though nobody asked it to.
-# Large dots are codes that are used often.
+# **You should see** colours grouped: the codebook has ordered itself by what patches look like. Large dots are codes that
+# are used often. Distances in t-SNE mean little beyond "near". Colours all mixed would mean that codes which look alike are
+# far apart, which makes the prior's work harder: train Phase 1 longer (`phase1.steps`).
 
 # %% [markdown]
-# ## 4. Random codes beside samples
+# ## 4. What and where
 #
-# The decoder turns any codes into an image. Without a prior the parts are right, but they make no whole.
-
-# %%
-noise = model.decode(random_codes(k, 8, grid, config.seed).to(device))
-drawn = model.decode(sample_codes(prior, 8, Sampling(seed=7), progress=False))
-plots.rows_of_images({"random codes": to_pictures(noise), "from the prior": to_pictures(drawn)})
-
-# %% [markdown]
-# **You should see** confetti above, faces below: all that is between them is the prior's knowledge.
-
-# %% [markdown]
-# ## 5. Swap a region
-#
-# The eyes' part of the grid, exchanged between two avatars, both ways.
+# A code says *what*, its cell says *where*. Two experiments: the eyes' part of the grid exchanged between two avatars, and
+# all codes moved three rows up.
 
 # %%
 x = images_of(packed, packed.val_rows[-2:]).to(device)
 eyes = region(grid, (grid * 6 // 16, grid * 11 // 16), (grid * 3 // 16, grid * 13 // 16))
 one, two = model.encode(x).split(1)
 swapped = [Edit(region=eyes, copy_from=b).apply(a) for a, b in ((one, two), (two, one))]
-after = np.concatenate([to_pictures(model.decode(grids)) for grids in swapped])
-plots.rows_of_images({"before": to_pictures(x), "eyes swapped": after}, side=1.8)
+moved = torch.cat([one, two]).roll(-3, dims=1)
+rows = {"before": x, "eyes swapped": model.decode(torch.cat(swapped)), "moved up": model.decode(moved)}
+plots.rows_of_images({name: to_pictures(images) for name, images in rows.items()}, side=1.8)
 
 # %% [markdown]
-# **You should see** each face with the other's eyes, in place and with soft seams.
+# **You should see** each face with the other's eyes and the skin around them, in place and with soft seams; and whole avatars
+# three rows higher, with the top of their hair at the bottom, as `roll` brings back below what leaves above. Codes carry no
+# position of their own. Against hard seams, let the masked prior redraw a rim around the region (notebook 04, section 14).
 
 # %% [markdown]
-# ## 6. What can be read off the codes
+# ## 5. What can be read off the codes
 #
-# A linear classifier per attribute of the built-in avatars, fitted on training avatars' code vectors and scored on
-# held-out ones. The red mark is what always saying the commonest value reaches.
+# Do codes know that somebody wears glasses? A *probe* finds out: the weakest classifier there is, one straight cut per
+# answer through the codes' vectors,
+#
+# $$\hat{y} = \arg\max_c \; w_c \cdot f + b_c,$$
+#
+# where $f$ are the vectors of an avatar's 256 codes in a row, and $w_c, b_c$ are fitted on training avatars for each answer
+# $c$. It is weak on purpose. What a strong network finds, it may have worked out itself; what a straight cut finds was
+# there. The red mark is what always saying the commonest answer gets on held-out avatars.
 
 # %%
 if image_source(config) == "avatars":
@@ -157,39 +200,195 @@ if image_source(config) == "avatars":
             accuracy[name] = fitted.score(reduced[asked], y[asked])
             majority[name] = DummyClassifier().fit(reduced[known], y[known]).score(reduced[asked], y[asked])
     best_first = dict(sorted(accuracy.items(), key=lambda pair: majority[pair[0]] - pair[1]))
+    print(f"one standard error of an accuracy: at most {0.5 / len(val) ** 0.5:.1%}")
     probe_figure = plots.bars(best_first, "accuracy of linear probes on held-out avatars", majority)
 probe_figure if image_source(config) == "avatars" else print("attributes are known of the built-in avatars only")
 
 # %% [markdown]
 # **You should see** clothes, hair and the backdrop's pattern read off in most avatars, and small things (brows, blush) no
-# better than by guessing: the codes keep what matters for the pixels (`demo`).
+# better than by guessing (`demo`): the codes keep what matters for the pixels. A low bar does *not* prove that the codes
+# lack something; it may be there, but not along a straight line. If large things such as hair are not read off either, the
+# reconstructions lack them too: **T3**, notebook 02.
 
 # %% [markdown]
-# ## 7. A small sweep
+# ## 6. A small sweep
 #
-# Short runs that differ from the configuration in one number each: codebook size, weight of the perceptual term, weight
-# of the GAN. They are trained here, once, and are too short to reach their best: compare them with each other only. The
-# ones with a GAN go on from the first.
+# Which setting should one change? Short runs, trained here once, that differ from the configuration in one number each:
+# codebook size, weight of the perceptual term, weight of the GAN. One change at a time, or nobody knows what helped. They
+# are too short to reach their best: compare them with each other only. Those with a GAN go on from the first.
 
 # %%
 runs = sweep(config)
-for run in runs.values():
-    evaluate_run(run, config)
-rows = [{"variant": label} | table([run])[0] for label, run in runs.items()]
-Markdown(markdown(rows))
-
-# %% [markdown]
-# The two figures that pull against each other:
+results = {label: evaluate_run(run, config) for label, run in runs.items()}
+Markdown(markdown([{"variant": label} | table([run])[0] for label, run in runs.items()]))
 
 # %%
-results = {label: run.result() for label, run in runs.items()}
-plots.bars({label: r["psnr"] for label, r in results.items()}, "PSNR [dB]")
-
-# %%
-plots.bars({label: r["sharpness"] for label, r in results.items()}, "sharpness (1: as sharp as the input)")
+fig, [[ax]] = plots.figure(1, 1, 7, 3.2)
+for (label, result), colour in zip(
+    results.items(), 2 * (plots.BLUE, plots.ORANGE, plots.PURPLE, plots.GREY), strict=False
+):
+    at = result["sharpness"], result["psnr"]
+    ax.errorbar(*at, yerr=2 * result["psnr_se"], fmt="o", color=colour, capsize=4)
+    ax.annotate(label, at, xytext=(7, 3), textcoords="offset points", fontsize=9)
+ax.set(xlabel="sharpness (1: as sharp as the input)", ylabel="PSNR [dB], ± 2 standard errors")
+ax.set(title="fidelity against sharpness")
+fig
 
 # %% [markdown]
-# **You should see** fewer codes cost PSNR, and more GAN buy sharpness for it.
+# **You should see** fewer codes cost PSNR, and the heavier GAN and the perceptual term buy sharpness for it: down and to the
+# right, the trade of notebook 03. Where bars overlap, there is no order. A point above *and* right of "as configured" would
+# be simply better. In `demo`, "with GAN" is there. That is too good to be true, and the next section says why.
+
+# %% [markdown]
+# ## 7. Comparing two runs honestly
+#
+# One run has 24.1 dB, another 24.2. Is it better? A mean over $n$ images is known up to its *standard error*,
+#
+# $$\mathrm{SE} = \frac{s}{\sqrt{n}},$$
+#
+# where $s$ is the standard deviation over images. Other images of the same kind would give a mean within 2 SE, nineteen
+# times out of twenty. But both runs see the *same* images, and an image that is hard for one is hard for the other. So take
+# the difference on each image first, $d_i = a_i - b_i$, and the standard error of the $d_i$: the images' own variety drops
+# out. In a toy where run B is better by 0.05 dB:
+
+# %%
+random = np.random.default_rng(0)
+hard = random.normal(24, 1.0, 400)  # how easy each of 400 images is [dB]
+a, b = hard + random.normal(0, 0.1, 400), hard + 0.05 + random.normal(0, 0.1, 400)
+d, n = b - a, len(hard)
+lines = [("each by itself", (a.var(ddof=1) / n + b.var(ddof=1) / n) ** 0.5), ("image by image", d.std(ddof=1) / n**0.5)]
+Markdown(
+    markdown([{"compared": name, "B − A [dB]": d.mean(), "± SE": se, "in SE": d.mean() / se} for name, se in lines])
+)
+
+# %% [markdown]
+# **You should see** the same difference twice, less than one SE from nothing in the first row, and five or more in the second. Now two
+# runs of the sweep:
+
+
+# %%
+def psnr_of(run):
+    net, some = vq_core.load_vqvae(run).to(device), packed.val_rows[:512]
+    parts = np.array_split(some, -(-len(some) // 32))
+    batches = (images_of(packed, part).to(device) for part in parts)
+    return torch.cat([psnr(net(x), x).cpu() for x in batches]).numpy()
+
+
+a, b = psnr_of(runs["as configured"]), psnr_of(runs["with GAN"])
+d, n = b - a, len(a)
+fig, [axes] = plots.figure(1, 2, 9, 3.1)
+axes[0].scatter(a, b, s=7, color=plots.BLUE, lw=0)
+axes[0].axline((a.mean(), a.mean()), slope=1, color=plots.GREY, ls="--")
+axes[0].set(title="each image", xlabel="as configured: PSNR [dB]", ylabel="with GAN: PSNR [dB]")
+axes[1].hist(d, 30, color=plots.BLUE)
+axes[1].axvline(0, color=plots.GREY, ls="--")
+axes[1].set(title=f"mean {d.mean():+.3f} ± {d.std(ddof=1) / n**0.5:.3f} dB", ylabel="images")
+axes[1].set(xlabel="with GAN − as configured: PSNR [dB]")
+fig
+
+# %% [markdown]
+# **You should see** a narrow, slanted cloud (hard images are hard for both), and a mean difference many SE from 0 (`demo`).
+# That is why tenths of a decibel can be told apart with a few hundred images. A round cloud would mean that the two runs
+# fail on different images: look at these.
+#
+# So a GAN raises PSNR? No. Look at the table above: "with GAN" goes on from "as configured", for as many steps again. Two
+# things differ, and no error bar can tell which of them did it. A standard error protects from chance, not from an unfair
+# comparison. Nor does it contain the luck of training: the same settings with another seed give another run. In the README's
+# table on real faces two seeds are 0.2 dB apart, further than most options. So, before believing in a setting:
+#
+# - change one thing, and compare at equal numbers of steps and of images;
+# - train each side with at least two seeds, and believe it if it wins with each;
+# - decide on images that chose nothing: not the setting, not the checkpoint;
+# - of twenty things tried, one comes out 2 SE ahead by luck: try the winner again.
+#
+# All finished runs on this disk, as `python -m vq_core compare` prints them:
+
+# %%
+Markdown(markdown(table()))
+
+# %% [markdown]
+# **You should see** one row per phase and one for every experiment. A column `data` appears when runs were trained on
+# different images: their figures must not be compared.
+
+# %% [markdown]
+# ## 8. Where the limits of 10,000 images are
+#
+# Would more images help? Ask with fewer: train on an eighth, a quarter, a half of them, and see whether the curve still
+# falls. With a prior that takes hours; *left + above*, the counting of notebook 04, does it in seconds, and the shape is
+# telling.
+
+# %%
+seen, asked = codes[packed.train_rows], codes[packed.val_rows]
+sizes = [max(1, len(seen) // part) for part in (8, 4, 2, 1)]
+bits = [neighbours_bits(seen[:size], asked, k) for size in sizes]
+_, learnt = prior_run.curve("train/bits")
+fig, [[ax]] = plots.figure(1, 1, 6, 2.9)
+ax.plot(sizes, bits, color=plots.BLUE, marker="o", label="left + above")
+ax.axhline(prior_run.result()["best_bits"], color=plots.ORANGE, label="causal prior, held out")
+ax.axhline(np.mean(learnt[-5:]), color=plots.PURPLE, ls="--", label="causal prior, on its training avatars")
+ax.set(xscale="log", xlabel="training images", ylabel="bits per token", title="what more images would bring")
+ax.legend()
+print(f"the last doubling saved {bits[-2] - bits[-1]:.2f} bits per token")
+fig
+
+# %% [markdown]
+# **You should see** a line that still falls at its right end, by 0.1 bits or more for each doubling: at this number of
+# images, images are what is short. The gap between the two lines of the prior says the same (**T4**). A flat end would
+# mean that a better model is wanted instead (`prior.dim`, `prior.steps`).
+#
+# What 10,000 images allow, and what they do not:
+#
+# | | |
+# |---|---|
+# | codebook | each code is seen $256\,N/K$ times: about 2,000 times with $N = 8{,}000$ for training and $K = 1024$. With $K = 16{,}384$ it would be 125 on average and far fewer for rare codes, which then die or are learnt by heart |
+# | prior | a few million parameters; a larger one is not better, it memorises (`prior` in `vqvae_anime.yaml`) |
+# | rare things | what one avatar in 2,000 has was seen four times: it is copied or left out, hence a recall below the precision |
+# | figures | 2,000 held-out images give PSNR to some hundredths of a decibel, but a Fréchet distance that is biased: compare it at equal numbers only |
+# | the world | other styles, poses and framings are reconstructed badly and never drawn; no setting helps, only images |
+
+# %% [markdown]
+# ## 9. What to read next
+#
+# | if you liked | read |
+# |---|---|
+# | codebooks (01, 02) | van den Oord et al. 2017, [Neural discrete representation learning](https://arxiv.org/abs/1711.00937): the VQ-VAE. Bengio et al. 2013, [Estimating or propagating gradients through stochastic neurons](https://arxiv.org/abs/1308.3432): straight-through. Mentzer et al. 2023, [Finite scalar quantization](https://arxiv.org/abs/2309.15505): codes without a codebook, so that none can die |
+# | sharpness (03) | Esser et al. 2020, [Taming transformers](https://arxiv.org/abs/2012.09841): the VQ-GAN. Isola et al. 2016, [Image-to-image translation](https://arxiv.org/abs/1611.07004): judging patches. Zhang et al. 2018, [The unreasonable effectiveness of deep features](https://arxiv.org/abs/1801.03924): LPIPS. Blau & Michaeli 2017, [The perception-distortion tradeoff](https://arxiv.org/abs/1711.06077): why PSNR must fall |
+# | priors (04) | Vaswani et al. 2017, [Attention is all you need](https://arxiv.org/abs/1706.03762). Chang et al. 2022, [MaskGIT](https://arxiv.org/abs/2202.04200). Pannatier et al. 2024, [σ-GPTs](https://arxiv.org/abs/2404.09562): any order. Besnier et al. 2025, [Halton scheduler](https://arxiv.org/abs/2503.17076). Holtzman et al. 2019, [The curious case of neural text degeneration](https://arxiv.org/abs/1904.09751): top-p |
+# | judging (04, 05) | Kynkäänniemi et al. 2019, [Improved precision and recall](https://arxiv.org/abs/1904.06991). Bińkowski et al. 2018, [Demystifying MMD GANs](https://arxiv.org/abs/1801.01401): the kernel distance. Carlini et al. 2023, [Extracting training data from diffusion models](https://arxiv.org/abs/2301.13188): copies. Alain & Bengio 2016, [Linear classifier probes](https://arxiv.org/abs/1610.01644) |
+# | where it went | Tian et al. 2024, [Visual autoregressive modeling](https://arxiv.org/abs/2404.02905): coarse to fine. Yu et al. 2024, [An image is worth 32 tokens](https://arxiv.org/abs/2406.07550). Li et al. 2024, [Autoregressive image generation without vector quantization](https://arxiv.org/abs/2406.11838). Rombach et al. 2021, [Latent diffusion](https://arxiv.org/abs/2112.10752): the same autoencoder under another prior |
+
+# %% [markdown]
+# ## Exercises
+#
+# **Predict.** Every code of an avatar is exchanged for the code that lies nearest to it in the codebook, then for the one
+# that lies farthest. Will you recognise the avatar?
+
+# %% jupyter={"source_hidden": true} tags=["answer"]
+vectors = torch.from_numpy(codebook).to(device)
+apart = torch.cdist(vectors, vectors)
+closest, farthest = (apart + torch.diag(torch.full((k,), torch.inf, device=device))).argmin(1), apart.argmax(1)
+assert (apart[range(k), closest] <= apart[range(k), farthest]).all()
+exchanged = {"as it is": own, "nearest": closest[own], "farthest": farthest[own]}
+plots.rows_of_images({name: to_pictures(model.decode(grids)) for name, grids in exchanged.items()})
+
+# %% [markdown]
+# With the nearest codes yes, if paler and rougher (`demo`): neighbours in the codebook look alike, which section 3 showed
+# from afar, and which the prior makes use of. With the farthest ones only a mask in black and white is left: seen from
+# almost anywhere, the farthest codes are the same few at the ends of the cloud.
+#
+# **Build.** An error bar without a formula. The *bootstrap* draws $n$ of the $n$ images again and again, with replacement,
+# and looks how much the mean varies. Make one for `d`, the differences of section 7, and compare it with the standard
+# error. *Hint:* `random.choice` takes a shape; two lines will do.
+
+# %% jupyter={"source_hidden": true} tags=["answer"]
+again = random.choice(d, (2000, n)).mean(axis=1)
+formula = d.std(ddof=1) / n**0.5
+assert 0.7 < again.std() / formula < 1.3
+print(f"bootstrap ± {again.std():.4f} dB, formula ± {formula:.4f} dB")
+print("95 of 100 means lie between {:+.3f} and {:+.3f} dB".format(*np.quantile(again, [0.025, 0.975])))
+
+# %% [markdown]
+# The two agree. The bootstrap also works where there is no formula, as for sharpness or precision.
 
 # %% [markdown]
 # ## Check

@@ -26,6 +26,15 @@ class OpenNotebook:
         """Run All Cells, and wait for the last one."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
+    def execute(self, code: str) -> None:
+        """Run code in the notebook's kernel, as a cell would, and wait for it."""
+        script = """async code => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            return (await kernel.requestExecute({code}).done).content;
+        }"""
+        reply = self.page.evaluate(script, code)
+        assert reply["status"] == "ok", reply
+
     def cells(self) -> list[dict]:
         """All cells as the file would have them."""
         script = "() => [...window.jupyterapp.shell.currentWidget.content.model.cells].map(c => c.toJSON())"

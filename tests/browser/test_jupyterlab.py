@@ -106,6 +106,10 @@ def drive_histogram(notebook: OpenNotebook) -> None:
     keep(notebook.page.locator(".jp-Notebook-cell.jp-mod-active .jp-Cell-outputArea img"), "live")
     output = widget_cell(notebook, "UsageExplorer(")
     histogram, card = output.locator(".vq-cells"), output.locator("img.widget-image")
+    notebook.execute("explorer.step.value = explorer.step.options[0]")
+    notebook.execute("explorer.step.value = explorer.step.options[-1]")
+    notebook.execute("explorer.histogram.selected = [config.model.num_codes // 3]")  # the bar of a code of average use
+    at_rest(histogram), at_rest(card)
     keep(output, "histogram")
     before = seen(histogram)
     output.locator(".noUi-handle").first.focus()
@@ -118,6 +122,10 @@ def drive_histogram(notebook: OpenNotebook) -> None:
     while seen(histogram) == before:
         waiting += 1
         assert waiting < 180, "the play button changes nothing"
+    while seen(histogram) != before:  # a frame may take longer than what `at_rest` waits
+        waiting += 1
+        assert waiting < 500, "it does not play to the end"
+        notebook.page.wait_for_timeout(500)
     assert at_rest(histogram) == before
     shown = seen(card)
     click_at(histogram, 0.3, 0.6)
@@ -127,7 +135,7 @@ def drive_histogram(notebook: OpenNotebook) -> None:
 
 
 def drive_notebook_04(notebook: OpenNotebook) -> None:
-    """Sampling by another seed; frames by the slider; a code set by clicks in the editor, and undone."""
+    """Sampling by another seed; pictures saved; the editor; frames by the slider."""
     output = widget_cell(notebook, '"top_k": w.IntSlider')
     picture, seed = output.locator("img.widget-image"), output.locator("input[type=number]")
     before = seen(picture)
@@ -135,9 +143,24 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     seed.press("Enter")
     changed(picture, before)
 
-    output = widget_cell(notebook, "CodeEditor(")
+    for name in ("samples", "completions", "regenerated"):
+        output = widget_cell(notebook, f'run.folder / "{name}.png", f"')
+        output.get_by_role("button", name="save").click()
+        output.get_by_text(re.compile(rf"^saved .*{name}\.png")).wait_for()
+
+    drive_editor(widget_cell(notebook, "CodeEditor("))
+
+    output = widget_cell(notebook, '"frame": w.IntSlider')
+    picture = output.locator("img.widget-image")
+    before = seen(picture)
+    output.locator(".noUi-handle").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    changed(picture, before)
+
+
+def drive_editor(output: Locator) -> None:
+    """A code set by clicks and undone; another avatar's eyes; drawn anew; files opened, a readable and another one."""
     canvas, atlas = output.locator(".vq-cells").first, output.locator(".vq-cells").last
-    output.get_by_role("button", name="choose none").click()
     output.get_by_text(re.compile(r"^0 cells chosen")).wait_for()
     unchosen = at_rest(canvas)
     click_at(canvas, 0.5, 0.4)
@@ -165,13 +188,19 @@ def drive_notebook_04(notebook: OpenNotebook) -> None:
     output.get_by_text("24 cells copied from avatar 6").wait_for()
     changed(canvas, eyes)
     keep(output, "editor")
+    copied = at_rest(canvas)
+    output.get_by_role("button", name="draw anew").click()
+    output.get_by_text("24 cells drawn anew by the masked prior").wait_for()
+    drawn = changed(canvas, copied)
 
-    output = widget_cell(notebook, '"frame": w.IntSlider')
-    picture = output.locator("img.widget-image")
-    before = seen(picture)
-    output.locator(".noUi-handle").focus()
-    notebook.page.keyboard.press("ArrowRight")
-    changed(picture, before)
+    Image.linear_gradient("L").save(picture := io.BytesIO(), format="png")
+    for name, content in (("notes.png", b"no picture"), ("mine.png", picture.getvalue())):
+        with output.page.expect_file_chooser() as chooser:
+            output.get_by_role("button", name="open a file").click()
+        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+        output.get_by_text({"notes.png": "notes.png: not an image", "mine.png": "step 0 of 0"}[name]).wait_for()
+    changed(canvas, drawn)
+    expect(output.locator("select").first.locator("option:checked")).to_have_text("mine.png")
 
 
 def test_an_interrupted_training_goes_on_when_its_cell_is_run_again(open_notebook: Opener, lab: Lab) -> None:

@@ -1,6 +1,7 @@
 """The code editor, driven from code as a browser would drive it."""
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 from small_prior import prior
 from torch import Tensor
 
-from vq_core.data.augment import to_pictures
+from vq_core.config import load_config
+from vq_core.data.augment import to_float, to_pictures
 from vq_core.generation.editing import decode_edited
 from vq_core.models import VQVAE
 from vq_core.notebook.editor import CodeEditor
@@ -24,6 +26,7 @@ def editor(model: VQVAE, x: Tensor, tmp_path: Path) -> CodeEditor:
         x,
         swatches(model),
         tmp_path / "edits",
+        load_config("smoke", []).data,
     )
 
 
@@ -158,3 +161,33 @@ def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
     editor.avatar.value = 0
     editor.undo.click()
     assert torch.equal(editor.codes[0], editor.given[0])
+
+
+def uploaded(name: str, content: bytes) -> tuple[dict[str, object]]:
+    """What the browser hands over when a file was chosen."""
+    when = datetime.now(UTC)
+    return ({"name": name, "type": "", "size": len(content), "last_modified": when, "content": memoryview(content)},)
+
+
+def test_a_file_of_ones_own_is_read_like_any_image_and_edited_like_any_avatar(editor: CodeEditor) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(buffer := io.BytesIO(), format="png")
+    editor.donor.value = 1
+    editor.file.value = uploaded("me.png", buffer.getvalue())
+    middle = to_float(torch.from_numpy(picture[None, :, 16:80].copy()))  # of what is not square
+    assert torch.equal(editor.codes, editor.model.encode(middle))
+    assert editor.avatar.label == "me.png" and editor.donor.value == 1 and editor.undo.disabled
+    editor.canvas.selected = [0]
+    editor.copy.click()
+    assert editor.codes[0, 0, 0] == editor.given[1, 0, 0] and not editor.undo.disabled
+    editor.avatar.value, editor.donor.value = 0, 3
+    editor.canvas.selected = [255]
+    editor.copy.click()
+    assert "1 cell copied from me.png" in editor.status.value
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(editor: CodeEditor) -> None:
+    before = editor.codes
+    editor.file.value = uploaded("notes.png", b"no picture at all")
+    assert editor.status.value.startswith("notes.png: not an image: ")
+    assert torch.equal(editor.codes, before) and len(editor.avatar.options) == 3

@@ -134,3 +134,17 @@ def test_what_goes_wrong_is_said_under_the_picture() -> None:
     assert box.children[-1].value == "ValueError: size must be 1"
     size.value = 0
     assert box.children[-1].value == ""
+
+
+def test_a_figure_is_saved_as_it_is_shown_and_says_why_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, path = plots.figure()[0], tmp_path / "samples.png"
+    save, said = widgets.with_saving(shown, path, "python -m vq_core sample").children
+    assert capsys.readouterr().out.splitlines()[-1] == "python -m vq_core sample"
+    save.click()
+    assert path.read_bytes() == plots.png_of(shown) and said.value.startswith(f"saved {path}, ")
+    path.unlink()
+    path.mkdir()
+    save.click()
+    assert said.value.startswith("IsADirectoryError: ")

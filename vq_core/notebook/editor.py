@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ipywidgets as w
@@ -15,20 +16,21 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from vq_core.data.augment import to_pictures
+from vq_core.data.augment import to_float, to_pictures
+from vq_core.data.decode import load_picture
+from vq_core.errors import UnusableImage
 from vq_core.generation.editing import Codes, Edit, decode_edited
 from vq_core.generation.sampling import Sampling, Way
 from vq_core.models import VQVAE, CodeTransformer
 from vq_core.notebook.cell_picture import CellPicture
 from vq_core.notebook.widgets import telling
+from vq_core.settings import DataConfig
 
 
 def _png(picture: np.ndarray, width: int = 0) -> bytes:
     """A square picture as PNG, enlarged without smoothing to `width` pixels if it is narrower."""
     buffer, image = io.BytesIO(), Image.fromarray(picture)
-    if width > image.width:
-        image = image.resize((width, width), Image.Resampling.NEAREST)
-    image.save(buffer, format="png")
+    image.resize((max(width, image.width),) * 2, Image.Resampling.NEAREST).save(buffer, format="png")
     return buffer.getvalue()
 
 
@@ -58,9 +60,9 @@ class _Edits:
 class CodeEditor(w.VBox):
     """Edit avatars by their codes: choose cells by clicking or dragging, then change them.
 
-    One of the images is edited at a time, and any of them can be copied from. Of both `priors` the one that does so
-    better redraws chosen cells given the others; `decoded` is a picture of each code, from `decoded_codes`; "save" puts
-    `edit-N.png` and `edit-N.npy` (the codes) into `folder`.
+    One of the images is edited at a time, and any of them can be copied from; with settings `data`, files can be opened
+    too. Of both `priors` the one that does so better redraws chosen cells given the others; `decoded` is a picture of
+    each code, from `decoded_codes`; "save" puts `edit-N.png` and `edit-N.npy` (the codes) into `folder`.
 
     Pixels beyond the decoder's reach from the changed cells stay exactly as they were (`decode_edited`). There,
     `model.decode` of the saved codes alone may differ by a few grey levels, because normalisation sees the whole image.
@@ -73,12 +75,12 @@ class CodeEditor(w.VBox):
         x: Float[Tensor, "n 3 height width"],
         decoded: UInt8[np.ndarray, "k s s 3"],
         folder: Path,
+        data: DataConfig | None = None,
     ) -> None:
         self.model, self.priors, self.folder = model, priors, folder
         self.given = model.encode(x)  # [n, h, w]
-        self._edits = [_Edits(codes[None]) for codes in self.given]  # one per avatar
+        self._edits = [_Edits(codes[None]) for codes in self.given]  # one per avatar; opened files come after them
         grid, names = self.given.shape[1], [(f"avatar {n + 1}", n) for n in range(len(x))]
-
         width = x.shape[-1] * max(1, round(400 / x.shape[-1]))  # a whole number of screen pixels per pixel
         self.canvas = CellPicture(rows=grid, columns=grid, width=width, title="click or drag to choose cells")
         self.before, self.preview = w.Image(format="png", width=160), w.Image(format="png", width=96)
@@ -87,15 +89,17 @@ class CodeEditor(w.VBox):
         self.avatar = w.Dropdown(options=names, description="edit", layout=w.Layout(width="180px"))
         self.donor = w.Dropdown(options=names, value=len(x) - 1, layout=w.Layout(width="110px"))
         self.code = w.BoundedIntText(0, 0, len(decoded) - 1, description="code", layout=w.Layout(width="160px"))
-        self.status = w.HTML()
+        self.status, self.file = w.HTML(), w.FileUpload(accept="image/*", description="open a file")
 
-        self.set = self._button("set code", "pencil", self._set)
+        self.set = self._button("set code", "pencil", lambda: self._apply(f"code {(c := self.code.value)}", code=c))
         self.copy = self._button("copy from", "copy", self._copy)
         self.anew = self._button("draw anew", "magic", lambda: self._apply("drawn anew", regenerate=True))
         self.clear = self._button("choose none", "square-o", lambda: setattr(self.canvas, "selected", []))
         self.undo = self._button("undo", "undo", lambda: self._go(-1))
         self.redo = self._button("redo", "repeat", lambda: self._go(+1))
         self.save = self._button("save", "save", self._save)
+        if data:
+            self.file.observe(self._telling(lambda: self._open(data)), names="value")
         self.avatar.observe(self._telling(self._turn_to), names="value")
         self.atlas.observe(self._telling(self._on_atlas), names="selected")
         self.code.observe(self._telling(self._show_code), names="value")
@@ -103,9 +107,9 @@ class CodeEditor(w.VBox):
         self._turn_to()
         self._show_code()
         pictures = [w.VBox([w.HTML("before"), self.before]), w.VBox([w.HTML("the code, in context"), self.preview])]
-        rows = [[self.set, self.code], [self.copy, self.donor], [self.anew, self.clear]]
-        rows += [[self.undo, self.redo, self.save], pictures]
-        tools = w.VBox([self.avatar, *(w.HBox(row) for row in rows)], layout=w.Layout(margin="0 12px"))
+        rows = [[self.avatar, *([self.file] if data else [])], [self.set, self.code], [self.copy, self.donor]]
+        rows += [[self.anew, self.clear], [self.undo, self.redo, self.save], pictures]
+        tools = w.VBox([w.HBox(row) for row in rows], layout=w.Layout(margin="0 12px"))
         super().__init__([w.HBox([self.canvas, tools, self.atlas]), self.status])
 
     def _button(self, text: str, icon: str, do: Callable[[], object]) -> w.Button:
@@ -130,12 +134,22 @@ class CodeEditor(w.VBox):
         """The avatar in the editor, as edited so far."""
         return to_pictures(decode_edited(self.model, self._own.given, self.codes))[0]
 
+    def _open(self, data: DataConfig) -> None:
+        for file in self.file.value:
+            with TemporaryDirectory() as folder:
+                (path := Path(folder, "given")).write_bytes(file["content"])
+                try:
+                    x = to_float(torch.tensor(load_picture(path, data).pixels[None]))
+                except UnusableImage as error:
+                    return self._say(f"{file['name']}: {error}")
+            self._edits.append(_Edits(self.model.encode(x.to(self.model.device))))
+            donor, names = self.donor.value, (*self.avatar.options, (file["name"], len(self._edits) - 1))
+            self.avatar.options = self.donor.options = names  # which also chooses the first
+            self.donor.value, self.avatar.value = donor, len(self._edits) - 1
+
     def _turn_to(self) -> None:
         self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0], 160)
         self._draw()
-
-    def _set(self) -> None:
-        self._apply(f"code {self.code.value}", code=self.code.value)
 
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
@@ -148,9 +162,9 @@ class CodeEditor(w.VBox):
             self._say("choose cells first: click or drag over the picture")
             return
         self._seed += "regenerate" in change  # a new proposal each time
-        cells = torch.zeros(self.given[0].numel(), dtype=torch.bool)
+        cells = torch.zeros(self.codes.numel(), dtype=torch.bool)
         cells[list(self.canvas.selected)] = True
-        edit = Edit(region=cells.view(self.given.shape[1:]), **change)
+        edit = Edit(region=cells.view(self.codes.shape[1:]), **change)
         prior, sampling = self.priors.get(edit.way), Sampling(seed=self._seed)
         codes = edit.apply(self.codes, prior, sampling=sampling, progress=False)
         done += f" by the {edit.way} prior" if edit.regenerate else ""

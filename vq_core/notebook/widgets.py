@@ -1,10 +1,13 @@
 """Thin widgets over the figures: when a control moves, a figure is redrawn. Figures are sent as PNG bytes."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from vq_core.data.packed import PackedImages
@@ -15,7 +18,6 @@ from vq_core.notebook import plots
 from vq_core.notebook.cell_picture import CellPicture
 from vq_core.runs.folders import Run
 
-_LABELS = {"style": {"description_width": "90px"}}
 _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a box stretches a picture to its own width
 
 
@@ -27,8 +29,7 @@ def over_controls(controls: dict[str, Any], draw: Callable[..., Figure]) -> w.VB
     image, wrong = w.Image(format="png", layout=_AS_IT_IS), w.HTML()
 
     def redraw(change: object = None) -> None:
-        values = {name: control.value for name, control in controls.items()}
-        image.value = plots.png_of(draw(**values))
+        image.value = plots.png_of(draw(**{name: control.value for name, control in controls.items()}))
         wrong.value = ""
 
     for control in controls.values():
@@ -48,6 +49,16 @@ def telling(say: Callable[[str], object], do: Callable[[Any], object]) -> Callab
             raise
 
     return tell
+
+
+def with_saving(fig: Figure, path: Path, command: str) -> w.HBox:
+    """Shows a figure and the command line that draws the same pictures; returns a button that saves it to `path`."""
+    save, said = w.Button(description="save", icon="save"), w.HTML()
+    say = partial(said.set_trait, "value")
+    save.on_click(telling(say, lambda _: say(f"saved {path}, {path.write_bytes(plots.png_of(fig)):,} bytes")))
+    display(fig)
+    print(command)
+    return w.HBox([save, said])
 
 
 class UsageExplorer(w.VBox):
@@ -82,7 +93,7 @@ class UsageExplorer(w.VBox):
             buttons.style.button_width, buttons.style.description_width = "90px", "60px"
         self.histogram = CellPicture(lines=False, many=False, pixelated=False, width=860, title="usage of the codes")
         self.histogram.columns = max(counts.shape[1] for _, counts in entries)
-        self.code = w.BoundedIntText(0, 0, codes - 1, description="code", **_LABELS)
+        self.code = w.BoundedIntText(0, 0, codes - 1, description="code", style={"description_width": "90px"})
         self.card, self._draw_card = w.Image(format="png", layout=_AS_IT_IS), card
         self._codes = np.arange(codes)  # the code of the first run that each bar stands for
         for control in (self.step, self.split, self.order, self.scale):
