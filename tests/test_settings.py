@@ -31,7 +31,9 @@ def test_watching_a_figure_that_is_not_computed() -> None:
 
 
 def test_the_priors_batch_is_split_too() -> None:
-    with pytest.raises(ConfigError, match=r"^prior\.batch_size 30 cannot be split over train\.devices=4$"):
+    with pytest.raises(
+        ConfigError, match=r"^prior\.batch_size 30 cannot be split over train\.devices · train\.num_nodes = 4$"
+    ):
         load_config("full", ["train.devices=4", "prior.batch_size=30"])
 
 

@@ -89,13 +89,13 @@ def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> 
         for colour, (label, run) in zip((BLUE, ORANGE, GREEN, RED, GREY), runs.items(), strict=False):
             steps, values = run.curve(name)
             ax.plot(steps, values, color=colour, label=label, lw=1.4, marker="o" if len(steps) < 15 else "", ms=3)
-        ax.set(title=title, xlabel="step")
+        ax.set(ylabel=title, xlabel="step")
     if len(runs) > 1:
         axes[0].legend()
     return fig
 
 
-def bars(values: dict[str, float], title: str, reference: dict[str, float] | None = None) -> Figure:
+def bars(values: dict[str, float], axis: str, reference: dict[str, float] | None = None) -> Figure:
     """Horizontal bars labelled with their values; a red mark at each bar's reference value, if there are any."""
     fig, [[ax]] = figure(1, 1, 7, 0.6 + 0.27 * len(values))
     ax.bar_label(ax.barh(list(values), list(values.values()), color=BLUE, height=0.7), fmt=" {:.3g}", fontsize=8.5)
@@ -104,7 +104,7 @@ def bars(values: dict[str, float], title: str, reference: dict[str, float] | Non
             ax.plot([reference[name]] * 2, [row - 0.35, row + 0.35], color=RED, lw=2)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set_title(title)
+    ax.set_xlabel(axis)
     return fig
 
 
