@@ -7,12 +7,15 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_runs import settings
+from disturbances import differences
+from small_runs import fresh_copy, settings
 
 from vq_core.config import load_config
 from vq_core.data.batches import Position
-from vq_core.data.datamodule import CodesDataModule, RowsDataModule
+from vq_core.data.datamodule import AnimeDataModule, CodesDataModule, RowsDataModule
 from vq_core.data.images import packed_images
+from vq_core.runs.checkpoints import load_checkpoint
+from vq_core.training.phases import train
 
 ROWS = torch.arange(100, 137)  # 37 rows, which a batch of 10 does not divide
 
@@ -46,3 +49,15 @@ def test_validation_keeps_the_order_and_the_short_end() -> None:
     data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=1))
     batches = [batch.tolist() for batch in data.val_dataloader()]
     assert [len(batch) for batch in batches] == [10, 10, 10, 7] and list(chain.from_iterable(batches)) == ROWS.tolist()
+
+
+def test_images_that_are_streamed_train_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    """As when they do not fit on the GPU: worker processes read them from the file, ahead of the training."""
+    alone = ("quantizer.init=kaiming", "phase1.steps=6")
+    read = load_checkpoint(train("phase1", settings(*alone)).last, ("phase1",))["model"]
+    monkeypatch.setattr(AnimeDataModule, "setup", lambda self, stage: setattr(self, "streams", True))
+    fresh_copy(place, tmp_path / "again", monkeypatch, without="phase1")
+    streamed = load_checkpoint(train("phase1", settings(*alone)).last, ("phase1",))["model"]
+    assert differences(read, streamed) == []

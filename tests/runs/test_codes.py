@@ -9,6 +9,8 @@ from small_runs import fresh_copy, settings, the_run
 
 from vq_core.data.images import images_of, packed_images
 from vq_core.errors import RunError
+from vq_core.models import VQVAE
+from vq_core.runs import codes
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.loading import load_vqvae
 
@@ -40,3 +42,34 @@ def test_views_are_the_image_its_mirror_image_and_random_versions(
         assert 0.05 < (views[one] != views[other]).mean() < 1  # alike, but not equal
     (run.folder / "codes-view3.npy").unlink()
     assert np.array_equal(extract_codes(run, config, 3), views[3])  # the same again
+
+
+@pytest.mark.parametrize("view", [0, 1, 2])
+def test_an_extraction_that_was_stopped_goes_on(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: int
+) -> None:
+    """In parts of two batches of eight images; what was computed is not computed again, and all is as in one go."""
+    run = the_run(fresh_copy(story, tmp_path / "data", monkeypatch), "phase2")
+    monkeypatch.setattr(codes, "_BATCH", 8)
+    monkeypatch.setattr(codes, "_PART", 2)
+    encode, calls = VQVAE.encode, list[int]()
+
+    def counted(self: VQVAE, x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return encode(self, x)
+
+    monkeypatch.setattr(VQVAE, "encode", counted)
+    for file in run.folder.glob("codes*"):
+        file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        extract_codes(run, settings(), view)
+    (parts,) = run.folder.glob("codes*.parts")
+    assert [path.name for path in parts.iterdir()] == ["000000.npy"]
+    found = extract_codes(run, settings(), view)
+    whole = -(-len(found) // 8)
+    assert len(calls) == 4 + whole - 2  # the two of the first part are not encoded again
+    assert not parts.exists()
+    next(run.folder.glob("codes*.npy")).unlink()
+    assert np.array_equal(extract_codes(run, settings(), view), found)

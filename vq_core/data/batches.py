@@ -100,8 +100,7 @@ class BatchOrder(Sampler[list[int]]):
         return self.rows[torch.randperm(len(self.rows), generator=generator)]
 
 
-def index_loader(batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
-    """A loader of int64 index tensors; the data itself is looked up on the device."""
-    itself: Any = range(sys.maxsize)  # a dataset whose item i is i
+def index_loader(batches: Sampler[list[int]] | list[list[int]], data: Any = range(sys.maxsize), **how: Any) -> Any:
+    """A loader of what `data` holds at the indices; by default of themselves: the data is looked up on the device."""
     # Without its own generator the loader's iterator would draw from the global one and change dropout.
-    return DataLoader(itself, batch_sampler=batches, generator=torch.Generator())
+    return DataLoader(data, batch_sampler=batches, generator=torch.Generator(), **how)

@@ -1,11 +1,13 @@
 """Batches for Lightning: row numbers are loaded; the data behind them is looked up and augmented on the device."""
 
+from typing import Any
+
 import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vq_core.config import Config
 from vq_core.data.augment import augment, to_float
@@ -44,12 +46,15 @@ class RowsDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[int]:
         """Batches from the position up to the next validation or the end."""
         size, (first, stop) = self.batch_size // self.position.accumulate, self.position.stretch
-        return index_loader(BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard))
+        return self._loader(BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard))
 
     def val_dataloader(self) -> DataLoader[int]:
         """Batches in order; with several processes, each takes its part."""
         rank, world = self.shard
-        return index_loader([part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)])
+        return self._loader([part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)])
+
+    def _loader(self, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
+        return index_loader(batches)
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -60,32 +65,57 @@ class RowsDataModule(L.LightningDataModule):
 class AnimeDataModule(RowsDataModule):
     """Training and validation batches of images [b, 3, h, w] in [−1, 1].
 
-    All pixels are kept on the GPU as bytes (10,000 of 256×256: 2 GB), so no worker processes are needed; on the CPU, or
-    if they need a quarter of the GPU's memory or more, they are read from the memory-mapped file.
+    All pixels are kept on the GPU as bytes (10,000 of 256×256: 2 GB), so no worker processes are needed; on the CPU
+    they are read from the memory-mapped file, through the page cache. If they need a quarter of the GPU's memory or
+    more, two workers read them from the file, ahead of the training and into pinned memory.
     """
 
     def __init__(self, config: Config, packed: PackedImages, position: Position) -> None:
         train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows[: config.train.val_images])
         super().__init__(config, position, "train.batch_size", config.train.batch_size, train, val)
-        self.packed = packed
-        self._pixels: Tensor | np.ndarray = packed.images
+        self.packed, self.streams = packed, False
+        self._pixels: Tensor | None = None
 
     def setup(self, stage: str) -> None:
-        device = self.trainer.strategy.root_device
-        if device.type == "cuda" and self.packed.images.nbytes < 0.25 * torch.cuda.mem_get_info(device)[1]:
-            self._pixels = torch.from_numpy(np.array(self.packed.images)).to(device)
+        device, images = self.trainer.strategy.root_device, self.packed.images
+        self.streams = device.type == "cuda" and images.nbytes >= 0.25 * torch.cuda.mem_get_info(device)[1]
+        if device.type == "cuda" and not self.streams:
+            self._pixels = torch.from_numpy(np.array(images)).to(device)
 
     def teardown(self, stage: str) -> None:
-        self._pixels = self.packed.images
+        self._pixels = None
 
-    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Images:
-        if isinstance(self._pixels, Tensor):
+    def _loader(self, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
+        if not self.streams:
+            return super()._loader(batches)
+        how: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
+        return index_loader(batches, _Pixels(self.packed.images), collate_fn=_as_it_is, **how)
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Images:
+        if batch.dtype == torch.uint8:
+            x = to_float(batch)
+        elif self._pixels is not None:
             x = to_float(self._pixels[batch])
         else:
-            x = to_float(torch.from_numpy(self._pixels[batch.cpu().numpy()]).to(batch.device))
+            x = to_float(torch.from_numpy(self.packed.images[batch.cpu().numpy()]).to(batch.device))
         if not self.trainer.training:
             return x
         return augment(x, self.config.data, self.position.generator(Purpose.AUGMENT), self.shard)
+
+
+class _Pixels(Dataset[Tensor]):
+    """Pictures read from the packed file by a worker process, a batch at a time."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        assert isinstance(images, np.memmap)
+        self.file, self.offset, self.shape = str(images.filename), images.offset, images.shape
+
+    def __getitems__(self, rows: list[int]) -> Tensor:
+        return torch.from_numpy(np.memmap(self.file, np.uint8, "r", self.offset, self.shape)[rows])
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
 
 
 class CodesDataModule(RowsDataModule):
