@@ -161,13 +161,10 @@ fig
 # code 1 it still says "a little less", and would push $z_e$ over the border to code 0 and back again. The nearer $z_e$ is to
 # its code, the truer it is; section 4 has a term for that.
 #
-# In the package the two directions are written as what they are. The sum $z_e + (z_q - z_e)$ would round, and the decoder
-# would not quite get the codes of the codebook.
-
-# %%
-code_of(quantizer_ema._StraightThrough)
-
-# %% [markdown]
+# The package writes it the other way round, $z_q + (z_e - \mathrm{sg}[z_e])$: what is added is exactly 0, whereas the sum
+# $z_e + (z_q - z_e)$ would round, and the decoder would not quite get the codes of the codebook. It is the line `through` in
+# the code above.
+#
 # The same check on the real quantiser: whatever gradient comes back from the decoder arrives at $z_e$ unchanged.
 
 # %%
