@@ -104,6 +104,17 @@ def test_of_two_trainings_of_a_run_the_second_is_refused(prepared: Path, tmp_pat
     assert steps == sorted(set(steps)) and steps[-1] == 300
 
 
+def test_of_two_warm_ups_at_once_the_second_uses_the_firsts(prepared: Path, tmp_path: Path) -> None:
+    """It takes a minute and everything begins with it: the second waits."""
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    done = both(data, ("train", "kmeans"), "kmeans.steps=60")
+    assert [each.returncode for each in done] == [0, 0], done
+    assert sum("waiting: process" in each.stdout + each.stderr for each in done) == 1
+    steps = [row["step"] for row in the_run(data, "kmeans").history() if "train/total" in row]
+    assert steps == sorted(set(steps)) and the_run(data, "kmeans").done
+
+
 def test_an_ingest_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is on disk is whole or not there, and the end is that of an undisturbed one; forty kills with everything."""
     for number in range(300):

@@ -2,14 +2,21 @@
 
 import base64
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import click
 import nbformat
 import pytest
+from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
+from vq_core.__main__ import main
 from vq_core.notebook.execute import execute_all
 
 pytestmark = pytest.mark.slow
@@ -66,3 +73,31 @@ def test_a_failing_cell_names_the_notebook_and_stops(folder: Path) -> None:
 def test_unknown_notebook(folder: Path) -> None:
     with pytest.raises(click.ClickException, match="no notebook's name contains '99'"):
         execute_all(folder, folder / "out", "smoke", only="99")
+
+
+def test_ctrl_c_interrupts_the_cell_and_ends_in_one_line(folder: Path) -> None:
+    """As in a terminal, to the whole group of processes: the kernel lives on to save what it was doing."""
+    wait = "import time\nfrom pathlib import Path\nPath('begun').touch()\n"
+    wait += "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    Path('saved').touch()\n    raise"
+    nbformat.write(new_notebook(cells=[new_code_cell(wait)]), folder / "02_long.ipynb")
+    script = f"from pathlib import Path; from vq_core.notebook.execute import execute_all; p = Path({str(folder)!r})\n"
+    script += "from vq_core.commands.common import one_line_errors\n"
+    script += "with one_line_errors(False):\n    execute_all(p, p / 'out', 'smoke', '02')"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=-1, stderr=-1, text=True, start_new_session=True
+    ) as process:
+        until = time.monotonic() + 60
+        while not (folder / "begun").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and (folder / "saved").exists(), said
+    assert "02_long.ipynb: KeyboardInterrupt" in said and (folder / "out" / "02_long.html").is_file()
+    assert "never retrieved" not in said and "zmq" not in said
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(folder: Path) -> None:
+    (folder / "a file").touch()
+    result = CliRunner().invoke(main, ["workbook", "--profile", "smoke", "--out", str(folder / "a file" / "x")])
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert f"{folder / 'a file' / 'x'}: Not a directory" in result.output

@@ -1,10 +1,13 @@
 """Executes the notebooks in order, with progress in the terminal, and saves each with its outputs and as HTML."""
 
+import asyncio
 import base64
 import io
 import os
 import re
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,7 @@ def _execute(path: Path, out: Path) -> None:
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=path.stem, unit="cell", dynamic_ncols=True) as client.bar:
         client.on_cell_executed = lambda cell, cell_index, execute_reply: client.bar.update()
+        client.on_notebook_start = lambda notebook: _interrupt_the_cell(client)
         try:
             client.execute()
         except CellExecutionError as error:
@@ -80,6 +84,13 @@ def _execute(path: Path, out: Path) -> None:
             nbformat.write(notebook, out / path.name)
             _save_pictures(notebook, out / "pictures")
             copy.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+
+
+def _interrupt_the_cell(client: Any) -> None:
+    """Let Ctrl-C interrupt the running cell, so that a training is saved, and not end its kernel, as nbclient would."""
+    with suppress(NotImplementedError):  # Windows
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: asyncio.ensure_future(client.km.interrupt_kernel()))
 
 
 def _is_progress(out: NotebookNode) -> bool:
