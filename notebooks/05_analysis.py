@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 import vq_core
 from vq_core.avatars.dataset import read_attributes
+from vq_core.config import override
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import image_source, images_of, raw_dir
 from vq_core.evaluation import analysis, memorization
@@ -39,8 +40,10 @@ from vq_core.notebook import plots
 from vq_core.notebook.lesson import code_of, pipeline
 from vq_core.runs.codes import extract_codes
 from vq_core.runs.finding import finished, load_images
+from vq_core.runs.naming import phases_up_to
 from vq_core.runs.records import markdown, table
-from vq_core.training.sweep import sweep
+from vq_core.training.callbacks import SilentBar
+from vq_core.training.phases import train
 
 # %% [markdown]
 # The one cell to edit.
@@ -218,7 +221,26 @@ probe_figure if image_source(config) == "avatars" else print("attributes are kno
 # are too short to reach their best: compare them with each other only. Those with a GAN go on from the first.
 
 # %%
-runs = sweep(config)
+steps = max(4, config.phase1.steps // 40)
+short = [f"phase1.steps={steps}", f"phase2.steps={steps}", f"kmeans.steps={min(config.kmeans.steps, steps // 2)}"]
+short += [f"train.val_every={steps}", "train.val_images=256", "train.monitor=val_rec", "phase1.start_from=null"]
+short += ["phase2.start_from=phase1", "loss.gan_start=0", f"loss.gan_ramp={steps // 4}"]
+loss, few = config.loss, config.model.num_codes // 8
+other, heavier = abs(0.5 - loss.perceptual), round(4 * loss.gan, 2)  # the perceptual term on where it is off, or off
+variants = {"as configured": ("phase1", []), "with GAN": ("phase2", [])}
+variants |= {
+    f"K={few}": ("phase1", [f"model.num_codes={few}"]),
+    f"λ_gan={heavier}": ("phase2", [f"loss.gan={heavier}"]),
+}
+variants |= {f"λ_perc={other}": ("phase1", [f"loss.perceptual={other}"])}
+
+# %%
+runs = {}
+for label, (last, changes) in variants.items():
+    tree = config.model_dump(mode="json") | {"profile": f"{config.profile}-sweep"}
+    changed = override(tree, short + changes)
+    for phase in phases_up_to(last, changed):
+        runs[label] = train(phase, changed, SilentBar)
 results = {label: evaluate_run(run, config) for label, run in runs.items()}
 Markdown(markdown([{"variant": label} | table([run])[0] for label, run in runs.items()]))
 

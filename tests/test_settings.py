@@ -14,7 +14,6 @@ from vq_core import ConfigError, load_config
         ("phase1.lr=.inf", "phase1.lr"),
         ("loss.gan=.nan", "loss.gan"),
         ("model.channels=[0, 256, 256, 256]", "model.channels.0"),
-        ("sweep.num_codes=[1]", "sweep.num_codes.0"),
         ("seed=5000000000", "seed"),
         ("discriminator.layers=7", "discriminator.layers=7 is too deep for data.image_size=256"),
     ],

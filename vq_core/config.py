@@ -75,6 +75,7 @@ def override(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Co
 def config_from_dict(tree: dict[str, Any]) -> Config:
     """Validate a nested dictionary of all settings, maybe stored by an earlier version. Raises `ConfigError`."""
     tree = renamed(tree)
+    tree.pop("sweep", None)  # a group of settings up to 0.2
     for key, neutral in NEUTRAL.items():
         group, name = key.split(".")
         if isinstance(tree.setdefault(group, {}), dict):

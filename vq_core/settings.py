@@ -193,15 +193,6 @@ class MaskedConfig(_Group):
     start_from: str | None
 
 
-class SweepConfig(_Group):
-    """The small sweep of the analysis notebook: short runs that each change one number."""
-
-    steps: int = Field(ge=1)
-    num_codes: tuple[Annotated[int, Field(ge=2, le=65536)], ...]
-    perceptual: tuple[Annotated[float, Field(ge=0)], ...]
-    gan: tuple[Annotated[float, Field(ge=0)], ...]
-
-
 class Config(_Group):
     """All settings of a workbook.
 
@@ -224,7 +215,6 @@ class Config(_Group):
     train: TrainConfig
     prior: PriorConfig
     masked: MaskedConfig
-    sweep: SweepConfig
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "Config":

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from small_runs import settings
+from small_runs import FROM_SCRATCH, settings
 
-from vq_core.config import NEUTRAL, RENAMED, load_config
+from vq_core.config import NEUTRAL, RENAMED, config_from_dict, load_config
 from vq_core.data.images import prepare_images, processed_dir
 from vq_core.runs.finding import run_for
 from vq_core.runs.folders import PHASES, Run
-from vq_core.runs.naming import relevant_settings
+from vq_core.runs.naming import phases_up_to, relevant_settings
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_6d1eaf3"
 
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.slow
         ("phase1", "train.save_every=7", False),
         ("phase2", "loss.gan=0.2", True),
         ("phase2", "phase1.steps=11", True),
-        ("phase2", "sweep.steps=5", False),
         ("prior", "prior.dropout=0.3", True),
         ("prior", "model.num_codes=32", True),
         ("prior", "train.wandb=true", False),
@@ -109,3 +108,13 @@ def test_old_keys_are_read_and_hashed_as_of_old(place: Path) -> None:
     assert settings("loss.gan_kind=non_saturating") == settings("loss.gan_loss=non_saturating")
     relevant = relevant_settings("phase2", settings().model_dump(mode="json"))
     assert relevant["loss"]["gan_kind"] == "hinge" and "gan_loss" not in relevant["loss"]
+
+
+def test_the_phases_that_lead_up_to_one() -> None:
+    assert phases_up_to("phase2", settings()) == ["kmeans", "phase1", "phase2"]
+    assert phases_up_to("prior", settings(*FROM_SCRATCH)) == ["phase2", "prior"]
+
+
+def test_a_group_that_is_gone_is_read_over_in_what_is_stored() -> None:
+    tree = settings().model_dump(mode="json")
+    assert config_from_dict(tree | {"sweep": {"steps": 40}}) == settings()

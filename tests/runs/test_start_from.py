@@ -20,7 +20,6 @@ from vq_core.runs.finding import finished, load_images, run_for
 from vq_core.runs.folders import PHASES, Phase, Run
 from vq_core.runs.loading import load_prior, load_vqvae
 from vq_core.training.phases import train
-from vq_core.training.sweep import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -135,19 +134,6 @@ def test_a_discriminator_that_never_trained_is_not_taken_over(data: Path) -> Non
     weights = Watch(lambda module: module.gan_weight)
     train("phase2", settings(f"phase2.start_from={without.name}", "loss.gan_start=0"), view(weights))
     assert weights.seen[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])  # the whole ramp
-
-
-def test_a_sweep_starts_afresh_and_stays_on_the_images_of_a_named_run(data: Path) -> None:
-    source, fingerprint = the_run(data, "phase1").name, load_images(settings()).fingerprint
-    short = ("sweep.steps=1", "sweep.num_codes=[8]", "sweep.perceptual=[]", "sweep.gan=[]")
-    runs = sweep(settings(*short, f"phase1.start_from={source}"))
-    assert all("start_from" not in run.result() for run in runs.values())
-    (data / "raw").mkdir()
-    shutil.copy(
-        next((data / "processed").glob("*/images.npy")), data / "raw" / "not-a-picture.png"
-    )  # auto means raw now
-    named = sweep(config_of(source, [*short, "sweep.num_codes=[4]"]))
-    assert {run.result()["data"] for run in named.values()} == {fingerprint}
 
 
 # --- the nearest run -------------------------------------------------------------------------------------------------

@@ -104,21 +104,10 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
 
 
 @common.command(group, reads_runs=False)
-@click.option("--sweep", "run_sweep", is_flag=True, help="First train the short runs of the sweep.")
-def compare(config: Config, run_sweep: bool) -> None:
+def compare(config: Config) -> None:
     """Print a table of all finished runs: settings and metrics."""
-    from vq_core.evaluation.report import evaluate_run
     from vq_core.runs.records import markdown, table
 
-    if run_sweep:
-        from vq_core.training.ranks import is_main_process
-        from vq_core.training.sweep import sweep
-
-        runs = sweep(config)
-        if not is_main_process():
-            return
-        for run in runs.values():
-            evaluate_run(run, config)
     rows = table()
     click.echo(markdown(rows) if rows else f"no finished runs in {data_dir() / 'runs'}")
 

@@ -47,7 +47,7 @@ def load_images(config: Config) -> PackedImages:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
         return packed
-    named = run_at(Path(config.run)) if config.run else None  # None: a sweep on a named run
+    named = run_at(Path(config.run)) if config.run else None
     if isinstance(named, Export):
         return packed_images(config)  # one's own
     name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")

@@ -30,7 +30,7 @@ _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
 _NONE: set[str] = set()  # also unequal to every setting's value
 _COMMON = {"model": _NONE, "optim": _NONE, "data": _CLEANING}
 _AUTOENCODER = _COMMON | {"train": _HABITS}
-# For each phase the groups that matter, with the keys to ignore in them; other groups (sweep …) affect no name.
+# For each phase the groups that matter, with the keys to ignore in them; other groups affect no name.
 _GROUPS: dict[Phase, dict[str, set[str]]] = {
     "kmeans": _AUTOENCODER | {"kmeans": _NONE, "loss": _GAN | {"vq", "commit"}, "phase1": {"steps", "start_from"}},
     "phase1": _AUTOENCODER | {"quantizer": _NONE, "loss": _GAN, "phase1": _NONE},
