@@ -32,8 +32,8 @@ def test_the_tour_draws_its_picture(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tensor([[") and not (tmp_path / "data").exists()
-    made, shown = (Image.open(path) for path in (tmp_path / "tour.png", ROOT / "notebooks/pictures/tour.png"))
-    assert made.size == shown.size
+    with Image.open(tmp_path / "tour.png") as made, Image.open(ROOT / "notebooks/pictures/tour.png") as shown:
+        assert made.size == shown.size
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
