@@ -197,10 +197,7 @@ class SweepConfig(_Group):
 
 
 class Config(_Group):
-    """All settings of a workbook.
-
-    `run` and `images` are none: with `config_of` they are the named run's folder, and its images' fingerprint.
-    """
+    """All settings; `run` and `images`, which `config_of` sets, are a named run's folder and images' fingerprint."""
 
     profile: str = Field(pattern=r"^[^/\\]+$")
     run: str | None = Field(default=None, exclude=True)
@@ -236,14 +233,13 @@ class Config(_Group):
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         if prior.batch_size % devices:
             raise ValueError(f"prior.batch_size {prior.batch_size} cannot be split over train.devices={devices}")
-        sizes = [size >> (level + 1) for level in range(len(model.channels))]
         if prior.neighbours > (codes := self.grid**2):
             raise ValueError(f"prior.neighbours={prior.neighbours} are more than the {codes} codes of the grid")
         if model.num_codes >= 8192:
             tell_once(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill")
-        for where in model.attention_at:
-            if where not in sizes:
-                raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
+        sizes = [size >> (level + 1) for level in range(len(model.channels))]
+        if wrong := [side for side in model.attention_at if side not in sizes]:
+            raise ValueError(f"model.attention_at {wrong[0]} is not one of the feature sizes {sizes}")
         return self
 
     @property

@@ -164,8 +164,7 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, out:
     codes = model.encode(x)
     before, drawn = codes[:1], name in ("regenerate", "complete", "vary")
     if complete:
-        missing = load_transparency(image, config.data)
-        if not missing.any():
+        if not (missing := load_transparency(image, config.data)).any():
             raise click.ClickException(f"{image}: it has no transparent pixels, so there is nothing to complete")
         given, change = editing.completion(model, x, torch.from_numpy(missing))
     else:
@@ -188,8 +187,7 @@ def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Conf
     from vq_core.generation.editing import Edit
 
     asked = {"code": (value,), "replace": value}.get(name, ())
-    unknown = [code for code in asked if not 0 <= code < config.model.num_codes]
-    if unknown:
+    if unknown := [code for code in asked if not 0 <= code < config.model.num_codes]:
         raise click.UsageError(f"--{name} {unknown[0]}: codes are in [0, {config.model.num_codes})")
     if name in ("replace", "vary"):
         return Edit(**{name: value})

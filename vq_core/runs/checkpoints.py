@@ -1,7 +1,4 @@
-"""Checkpoints: everything a run needs to resume exactly where it stopped, in one file of plain values.
-
-Older formats are upgraded when they are read (`_UPGRADES`): nothing else needs to know what keys used to be called.
-"""
+"""Checkpoints: all that a run needs to resume exactly where it stopped, in one file; older formats are upgraded."""
 
 import random
 import zipfile
@@ -127,10 +124,9 @@ def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: st
 
 def rng_state() -> dict[str, Any]:
     """State of all global random number generators, as tensors and plain values."""
-    version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global one
     return {
-        "python": [version, list(internal), gauss],
+        "python": random.getstate(),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # this process's device

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vq_core.config import Config, data_dir, override, renamed
+from vq_core.config import Config, data_dir, merge, override, renamed
 from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError, UserError
@@ -20,11 +20,10 @@ _SOURCES = {"phase1": ("phase1", "phase2"), "phase2": ("phase1", "phase2"), "pri
 
 
 def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The settings of a finished run; with them, all functions here find that run, its ancestors, priors and images.
+    """The settings of a finished run or export, by name or path; with them, all functions here find what belongs to it.
 
-    The run or export is given by its name or path. Overrides are of later phases, or do not affect the run
-    (`train.device=cpu`). Raises `RunError` if there is no such run, `ConfigError` if an override would change the run
-    itself, or its images.
+    Overrides are of later phases, or do not affect the run (`train.device=cpu`). Raises `RunError` if there is no such
+    run, `ConfigError` if an override would change it, or its images.
     """
     named = open_run(run)
     theirs = named.config()
@@ -39,10 +38,7 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
 
 def load_images(config: Config) -> PackedImages:
-    """The packed images for these settings, or of the run that they are from; with an export, one's own if need be.
-
-    Raises `DataError`, saying what to do.
-    """
+    """The packed images for these settings or of their run (of an export: one's own, if need be), or a `DataError`."""
     if config.images is None:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
@@ -118,10 +114,7 @@ def _expected(phase: Phase, config: Config, fingerprint: str) -> Run:
 
 
 def _relative(run: Run, phase: Phase, config: Config) -> Run:
-    """The run of any phase that belongs to a named run: its ancestor, or its newest descendant.
-
-    If settings of a later phase have been overridden, it is the run with those settings instead of the newest.
-    """
+    """The run of a phase that belongs to a named one: its ancestor, or its newest descendant, if overrides allow it."""
     if isinstance(run, Export):
         home = run_at(run.folder.parent) if run.phase in PRIORS else run
         return home if phase in (home.phase, "phase2") else run_at(home.folder / phase)
@@ -151,8 +144,7 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
     def merged(config: Config) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         for earlier in phases_up_to(phase, config):
-            for group, keys in renamed(relevant_settings(earlier, config.model_dump(mode="json"))).items():
-                tree[group] = tree.get(group, {}) | keys if isinstance(keys, dict) else keys
+            merge(tree, renamed(relevant_settings(earlier, config.model_dump(mode="json"))))
         return tree
 
     return settings_that_differ(merged(theirs), merged(ours))
