@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 PROFILE = click.option("--profile", help="full, quick, demo, smoke or a YAML file; default: what suits the machine.")
 RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
-OUT = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures; default: the run's."
-)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+OUT = click.option("--out", type=_FOLDER, help="Folder for the pictures; default: the run's.")
 _NOT_NAMED = {"profile", "run", "debug", "out", "image", "a", "b", "phase", "settings"}  # they show otherwise
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 # Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.

@@ -94,12 +94,10 @@ def fill_codes(
 ) -> Codes:
     """Draw the unknown codes of `count` grids from the masked prior, given the known ones on all sides.
 
-    They are drawn in Halton's order, in which each lies far from those before it: first the outlines everywhere, then
-    what is between them. From a prior that learned any order they are drawn one by one; from a bidirectional one, in
-    passes of several, which hardly depend on each other.
-
-    Known are the codes `start`, [count, h, w] or [1, h, w], where `keep` is true, [h, w] or, for a mask per grid,
-    [count, h, w]; by default none. Raises an `ArgumentError` that names the argument outside its range.
+    They are drawn in Halton's order, each far from those before it: one by one from a prior that learned any order, in
+    passes of several, which hardly depend on each other, from a bidirectional one. Known are the codes `start`, [count,
+    h, w] or [1, h, w], where `keep` is true, [h, w] or, for a mask per grid, [count, h, w]; by default none. Raises an
+    `ArgumentError` that names the argument outside its range.
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")

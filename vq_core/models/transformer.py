@@ -47,10 +47,7 @@ class Block(nn.Module):
 
 
 def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention written out, for training in bf16 on a CPU, where the backward pass of torch's kernel is slow.
-
-    A quarter of the queries at a time, with the keys up to the last of them.
-    """
+    """Causal attention for training in bf16 on a CPU, where torch's backward pass is slow; a quarter at a time."""
     n, parts = q.shape[2], []
     queries, keys, values = (x.flatten(0, 1).split(-(-n // 4), dim=1) for x in (q * q.shape[-1] ** -0.5, k, v))
     ahead = torch.zeros(n, n, dtype=q.dtype).masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
@@ -188,7 +185,7 @@ class CodeTransformer(nn.Module, Portable):
 
 @cache
 def halton_order(grid: int) -> Int64[Tensor, "n"]:
-    """The positions of a grid in Halton's order, each far from the last (Besnier et al., arXiv:2503.17076, sec. 3.2)."""
+    """The positions of a grid in Halton's order, each far from the last (Besnier et al., arXiv:2503.17076, § 3.2)."""
     from scipy.stats.qmc import Halton  # here, as importing scipy.stats takes half a second
 
     points, cells = Halton(2, scramble=False), np.zeros(0, dtype=np.int64)

@@ -31,8 +31,7 @@ def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"phase": state["kind"], "model": model, "plateaus": plateaus}
 
 
-# From each format to the next.
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_format_2}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_format_2}  # to the next format
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

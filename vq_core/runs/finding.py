@@ -66,10 +66,8 @@ def finished(phase: Phase, config: Config) -> Run:
     if not run.done and config.run is not None and isinstance(run_at(Path(config.run)), Export):
         raise RunError(f"{config.run}: this export has no {phase} (priors are exported with --priors)")
     if not run.done:
-        raise RunError(
-            f"{run.folder}: no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with "
-            f"the same settings (or: python -m vq_core train {phase} …){nearest(phase, config)}"
-        )
+        why = f"no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with the same"
+        raise RunError(f"{run.folder}: {why} settings (or: python -m vq_core train {phase} …){nearest(phase, config)}")
     return run
 
 
@@ -91,8 +89,7 @@ def lineage(run: Run) -> dict[Phase, Run]:
 
 def source_run(phase: Phase, config: Config) -> Run | None:
     """The finished run that `start_from` names. Raises `RunError` if its phase or its images rule that out."""
-    name = source_of(phase, config)
-    if name is None:
+    if (name := source_of(phase, config)) is None:
         return None
     source, key = open_run(name), f"{phase}.start_from={name}"
     if source.phase not in _SOURCES[phase]:

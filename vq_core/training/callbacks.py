@@ -5,14 +5,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -63,7 +61,7 @@ class Checkpoints(Callback):
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, *_: Any) -> None:
         if self._asked:
             self.stopped_together = False
             raise StoppedEarly
@@ -160,8 +158,8 @@ class Pictures(Callback):
 class View(Callback):
     """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
-    `started`, `stepped` (after each batch) and `validated` are called during training, `ended` when it ends ("done",
-    "stopped early", "interrupted" or the name of an error), `show_finished` when there is nothing left to train.
+    `stepped` is called after each batch, `ended` with "done", "stopped early", "interrupted" or the name of an error,
+    `show_finished` when there is nothing left to train.
     """
 
     def __init__(self, run: Run, history: History) -> None:
