@@ -31,7 +31,7 @@ NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
 
 
 def data_dir() -> Path:
-    """`$VQ_DATA`, or `data/` of the checkout (installed: of the current folder). `ConfigError` if it is a file."""
+    """The data folder: `$VQ_DATA`, or `data/` of the checkout (installed: of the current folder); or a `ConfigError`."""
     asked = os.environ.get("VQ_DATA", str(PROJECT_DIR / "data"))
     folder = Path(asked).expanduser().resolve()
     if not asked.strip() or (folder.exists() and not folder.is_dir()):

@@ -34,7 +34,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a `.npy` file whole or not at all (`OSError`), with a checksum after its values, where NumPy ignores it."""
+    """Write a `.npy` file, whole or not at all (`OSError`), with a checksum after its values, which NumPy ignores."""
     whole = io.BytesIO()  # NumPy writes to files through a stream of its own, which does not report a full disk
     np.save(whole, array)
     whole.write(zlib.crc32(whole.getbuffer()).to_bytes(4, "little"))

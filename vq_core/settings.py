@@ -1,4 +1,4 @@
-"""The typed settings: the keys of each group, their ranges, and the combinations that cannot work."""
+"""The typed settings: keys of each group, ranges, impossible combinations (the YAML file explains each number)."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ class _Group(BaseModel):
 
 
 class DataConfig(_Group):
-    """Where images come from and how they are cleaned, split and augmented (the YAML file explains each number)."""
+    """Where images come from and how they are cleaned, split and augmented."""
 
     source: Literal["auto", "raw", "avatars"]
     avatars: int = Field(ge=16)
@@ -34,8 +34,6 @@ class DataConfig(_Group):
 
 
 class ModelConfig(_Group):
-    """Sizes of encoder and decoder."""
-
     channels: tuple[Positive, ...] = Field(min_length=1)
     decoder_channels: tuple[Positive, ...] = Field(min_length=1)
     res_blocks: int = Field(ge=0)
@@ -60,8 +58,6 @@ class QuantizerConfig(_Group):
 
 
 class KMeansConfig(_Group):
-    """The unquantised warm-up and the clustering of its latents."""
-
     steps: int = Field(ge=1)
     images: int = Field(ge=1)
     iterations: int = Field(ge=1)
@@ -69,8 +65,6 @@ class KMeansConfig(_Group):
 
 
 class LossConfig(_Group):
-    """Weights of the loss terms."""
-
     rec: float = Field(ge=0)
     l2: float = Field(ge=0)
     vq: float = Field(ge=0)
@@ -85,8 +79,6 @@ class LossConfig(_Group):
 
 
 class DiscriminatorConfig(_Group):
-    """The PatchGAN discriminator and its optimiser."""
-
     channels: int = Field(ge=1)
     layers: int = Field(ge=1)
     spectral_norm: bool
@@ -112,15 +104,13 @@ class OptimConfig(_Group):
 
 
 class Phase1Config(_Group):
-    """Number of steps, learning rate and starting point of Phase 1."""
-
     steps: int = Field(ge=1)
     lr: float = Field(gt=0)
     start_from: str | None
 
 
 class Phase2Config(Phase1Config):
-    """The same for Phase 2, which starts from "phase1", from "scratch" or from a named run."""
+    """Phase 2 starts from "phase1", from "scratch" or from a named run."""
 
     start_from: str
 
@@ -154,8 +144,6 @@ class TrainConfig(_Group):
 
 
 class PriorConfig(_Group):
-    """The transformer over code sequences, and its training."""
-
     dim: int = Field(ge=8)
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)

@@ -162,7 +162,11 @@ class CodeTransformer(nn.Module, Portable):
         them, `unknown` where they are not known. The cache, which `start` requires (causal only), holds the positions
         before it and is extended by those computed now.
         """
-        return self.logits(self._embed(codes, start), cache, start)
+        n = codes.shape[1]
+        position = torch.arange(start, n, device=codes.device)
+        x = self.rows(position // self.grid) + self.columns(position % self.grid)
+        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
+        return self.logits(x + self.from_looks(self.looks[known].flatten(2)), cache, start)
 
     def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
         """Logits of hidden codes, given the others; not for a causal one."""
@@ -174,13 +178,6 @@ class CodeTransformer(nn.Module, Portable):
             x = block(x, cache[number] if cache is not None else None, start)
         x = self.norm(x)
         return self.head(x).float() + (self.to_looks(x) @ self.looks[:-1].T).float()
-
-    def _embed(self, codes: Int64[Tensor, "b n"], start: int) -> Float[Tensor, "b m d"]:
-        n = codes.shape[1]
-        position = torch.arange(start, n, device=codes.device)
-        x = self.rows(position // self.grid) + self.columns(position % self.grid)
-        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
-        return x + self.from_looks(self.looks[known].flatten(2))
 
 
 @cache

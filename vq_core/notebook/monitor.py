@@ -43,10 +43,7 @@ _IN_WORDS |= {"train/bits": "train bits", "val/bits": "validation bits"}  # of t
 
 
 class LiveView(View):
-    """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
-
-    Redrawn every `seconds`, or less often where drawing would take more than the fraction `overhead` of the time.
-    """
+    """A phase as it trains, redrawn every `seconds`, or less often, to spend at most the fraction `overhead` on drawing."""
 
     def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:
         super().__init__(run, history)

@@ -20,10 +20,8 @@ FORMAT = 2
 
 def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     """From 6d1eaf3: the autoencoder becomes a model of its own within the module; one plateau per optimiser."""
-    model: dict[str, Tensor] = {}
-    for name, value in state["model"].items():
-        part = name.split(".")[0]
-        model["vqvae." * (part in ("encoder", "decoder", "to_codes", "from_codes", "quantizer")) + name] = value
+    parts = ("encoder.", "decoder.", "to_codes.", "from_codes.", "quantizer.")
+    model: dict[str, Tensor] = {"vqvae." * name.startswith(parts) + name: w for name, w in state["model"].items()}
     if "steps_before" in model:
         model["gan_from"] = model["steps_before"].clone()
     plateau = state.get("plateau")

@@ -47,8 +47,7 @@ def load_images(config: Config) -> PackedImages:
     if isinstance(named, Export):
         return packed_images(config)  # one's own
     name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")
-    fresh = named is not None and named.phase == "kmeans"
-    way = "train a new one" if fresh else f"start a new run from its weights with {key}"
+    way = "train a new one" if named and named.phase == "kmeans" else f"start a new run from its weights with {key}"
     why = "the images that it was trained on are no longer packed, because some have been added or removed"
     raise DataError(f"{name}: {why}; {way}")
 

@@ -52,7 +52,7 @@ def load_prior(run_or_checkpoint: Source) -> CodeTransformer:
 
 
 def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint of "vqvae", "adversary" or "transformer" (averaged ones, if trained with them)."""
+    """The weights of "vqvae", "adversary" or "transformer" in a checkpoint; averaged, if trained with `prior.ema`."""
     names = [f"{part}."] if part != "transformer" else ["averaged.module.", "transformer."]
     found = [{n.removeprefix(name): w for n, w in state["model"].items() if n.startswith(name)} for name in names]
     return next((weights for weights in found if weights), {})

@@ -3,8 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -99,16 +98,13 @@ class Checkpoints(Callback):
             save_checkpoint(self.run.folder / "checkpoints" / name, state)
 
 
-@contextmanager
-def signals_given_back() -> Iterator[None]:
-    """Restores the handlers of Ctrl-C and SIGTERM afterwards (Lightning and `Checkpoints` replace both)."""
-    main = threading.current_thread() is threading.main_thread()  # elsewhere they cannot be set
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # None: not set from Python
+def signals_given_back() -> ExitStack:
+    """Restores the handlers of Ctrl-C and SIGTERM, as Lightning does not if Ctrl-C comes before its first step."""
+    stack = ExitStack()
+    if threading.current_thread() is threading.main_thread():  # elsewhere they cannot be set
+        for number in STOP_SIGNALS:
+            stack.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)  # None: not from Python
+    return stack
 
 
 class Pictures(Callback):

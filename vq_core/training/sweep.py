@@ -11,7 +11,6 @@ from vq_core.training.phases import train
 
 def sweep(config: Config) -> dict[str, Run]:
     """Train all variants, loading those finished: label ("K=64") → run, of Phase 2 with a GAN, else of Phase 1."""
-    # Of each variant the label, the changed settings and the phase to train up to.
     variants: list[tuple[str, dict[str, dict[str, Any]], Phase]] = [
         ("as configured", {}, "phase1"),
         ("with GAN", {}, "phase2"),
