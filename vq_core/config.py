@@ -31,7 +31,7 @@ NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto"}
 
 
 def data_dir() -> Path:
-    """The data folder: `$VQ_DATA`, or `data/` of the checkout (installed: of the current folder); or a `ConfigError`."""
+    """The data folder: `$VQ_DATA`, or `data/` of the checkout (installed: of the current folder); or `ConfigError`."""
     asked = os.environ.get("VQ_DATA", str(PROJECT_DIR / "data"))
     folder = Path(asked).expanduser().resolve()
     if not asked.strip() or (folder.exists() and not folder.is_dir()):

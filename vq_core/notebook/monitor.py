@@ -43,7 +43,7 @@ _IN_WORDS |= {"train/bits": "train bits", "val/bits": "validation bits"}  # of t
 
 
 class LiveView(View):
-    """A phase as it trains, redrawn every `seconds`, or less often, to spend at most the fraction `overhead` on drawing."""
+    """A phase as it trains, redrawn every `seconds`, or less often, to spend at most a fraction `overhead` on it."""
 
     def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:
         super().__init__(run, history)
