@@ -1,18 +1,17 @@
-"""Reading settings: one YAML file with every number, smaller profiles as overlays, `key=value` on top.
+"""Reading settings: `configs/vqvae_anime.yaml` has every number, smaller profiles are overlays, `key=value` on top.
 
-`load_config("demo", ["model.num_codes=512"])` reads `configs/vqvae_anime.yaml` (the full profile), applies
-`configs/demo.yaml` and then the overrides, and validates the result. A mistake raises a one-line `ConfigError` that
-names the key and the nearest valid one.
+A mistake raises a one-line `ConfigError` that names the key and the nearest valid one.
 """
 
 import difflib
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vq_core.errors import ConfigError
 from vq_core.settings import Config
@@ -32,34 +31,29 @@ NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto", "train.n
 
 
 def data_dir() -> Path:
-    """The folder of images, runs and results: `$VQ_DATA`, or `data/` of the project.
-
-    Of the checkout or, of an installed package, of the current folder. Raises `ConfigError` if it is a file.
-    """
+    """The data folder: `$VQ_DATA`, or `data/` of the checkout (installed: of the current folder); or `ConfigError`."""
     asked = os.environ.get("VQ_DATA", str(PROJECT_DIR / "data"))
     folder = Path(asked).expanduser().resolve()
     if not asked.strip() or (folder.exists() and not folder.is_dir()):
-        raise ConfigError(
-            f"VQ_DATA='{asked}': must be the path of a folder; it holds raw, runs and what is made of them"
-        )
+        holds = "it holds raw, runs and what is made of them"
+        raise ConfigError(f"VQ_DATA='{asked}': must be the path of a folder; {holds}")
     return folder
 
 
-def load_config(profile: str = "full", overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a profile, apply `key=value` overrides and validate the result.
+def load_config(profile: str = "full", overrides: Sequence[str] = ()) -> Config:
+    """Read a profile, apply overrides, such as `["model.num_codes=512"]` (values in YAML), and validate the result.
 
-    The profile is "full", "quick", "demo", "smoke", or the path of a YAML file to apply on top of the full profile;
-    overrides, such as `["model.num_codes=512", "loss.gan=0.2"]`, have values in YAML. Raises `ConfigError` for an
-    unknown profile or key, a wrong type, a value out of range, or a combination that cannot work.
+    The profile is "full", "quick", "demo", "smoke", or the path of a YAML file to apply on top of the full profile.
+    Raises `ConfigError` for an unknown profile or key, a wrong type, a value out of range, or what cannot go together.
     """
     tree = _read_yaml(CONFIG_DIR / "vqvae_anime.yaml")
     if profile != "full":
-        _merge(tree, _read_yaml(_overlay_path(profile)))
+        merge(tree, _read_yaml(_overlay_path(profile)))
     tree["profile"] = Path(profile).stem
     return override(tree, overrides)
 
 
-def override(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Config:
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
     """Apply `key=value` overrides to a nested dictionary of settings and validate it. Raises `ConfigError`."""
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -68,7 +62,7 @@ def override(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Co
         nested = _parse_value(key, value)
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
-        _merge(tree, renamed(nested))
+        merge(tree, renamed(nested))
     return config_from_dict(tree)
 
 
@@ -142,10 +136,11 @@ def _parse_value(key: str, text: str) -> Any:
     return value
 
 
-def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
+    """Lay nested settings over others, in place."""
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
+            merge(base[key], value)
         else:
             base[key] = value
 
@@ -155,25 +150,17 @@ def _one_line(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(key, _all_keys(Config))}{more}"
-    message = {"tuple_type": "must be a list, such as [8, 16]", "model_type": "must be a group of settings"}.get(
-        first["type"], first["msg"].removeprefix("Value error, ")
-    )
+        groups = {name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()}
+        keys = [*groups, *(f"{group}.{name}" for group, names in groups.items() for name in names)]
+        return f"{key}: unknown key{_nearest(key, keys)}{more}"
+    words = {"tuple_type": "must be a list, such as [8, 16]", "model_type": "must be a group of settings"}
+    message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
     shown = yaml.safe_dump(first["input"], default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()
     given = "" if first["type"] in ("missing", "value_error") else f", got {shown}"
     return (f"{key}: " if key else "") + message + given + more
 
 
-def _all_keys(group: type[BaseModel], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, field in group.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
-    return keys
-
-
-def _nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
+def _nearest(word: str, words: Sequence[str]) -> str:
     found = [w for w in words if w.endswith("." + word.rsplit(".", 1)[-1])][:1]  # the right name in the wrong group
     found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if not found:  # a misspelt name in the wrong group

@@ -28,17 +28,13 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):  # gone, if all went well
+            draft.unlink()
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a `.npy` file, whole or not at all, with a checksum after its values, where NumPy does not mind it.
-
-    Raises `OSError` if it cannot be written.
-    """
+    """Write a `.npy` file, whole or not at all (`OSError`), with a checksum after its values, which NumPy ignores."""
     whole = io.BytesIO()  # NumPy writes to files through a stream of its own, which does not report a full disk
     np.save(whole, array)
     whole.write(zlib.crc32(whole.getbuffer()).to_bytes(4, "little"))

@@ -1,4 +1,4 @@
-"""The typed settings: the keys of each group, their ranges, and the combinations that cannot work."""
+"""The typed settings: keys of each group, ranges, impossible combinations (the YAML file explains each number)."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ class _Group(BaseModel):
 
 
 class DataConfig(_Group):
-    """Where images come from and how they are cleaned, split and augmented (the YAML file explains each number)."""
+    """Where images come from and how they are cleaned, split and augmented."""
 
     source: Literal["auto", "raw", "avatars"]
     avatars: int = Field(ge=16)
@@ -34,8 +34,6 @@ class DataConfig(_Group):
 
 
 class ModelConfig(_Group):
-    """Sizes of encoder and decoder."""
-
     channels: tuple[Positive, ...] = Field(min_length=1)
     decoder_channels: tuple[Positive, ...] = Field(min_length=1)
     res_blocks: int = Field(ge=0)
@@ -60,8 +58,6 @@ class QuantizerConfig(_Group):
 
 
 class KMeansConfig(_Group):
-    """The unquantised warm-up and the clustering of its latents."""
-
     steps: int = Field(ge=1)
     images: int = Field(ge=1)
     iterations: int = Field(ge=1)
@@ -69,8 +65,6 @@ class KMeansConfig(_Group):
 
 
 class LossConfig(_Group):
-    """Weights of the loss terms."""
-
     rec: float = Field(ge=0)
     l2: float = Field(ge=0)
     vq: float = Field(ge=0)
@@ -85,8 +79,6 @@ class LossConfig(_Group):
 
 
 class DiscriminatorConfig(_Group):
-    """The PatchGAN discriminator and its optimiser."""
-
     channels: int = Field(ge=1)
     layers: int = Field(ge=1)
     spectral_norm: bool
@@ -112,15 +104,13 @@ class OptimConfig(_Group):
 
 
 class Phase1Config(_Group):
-    """Number of steps, learning rate and starting point of Phase 1."""
-
     steps: int = Field(ge=1)
     lr: float = Field(gt=0)
     start_from: str | None
 
 
 class Phase2Config(Phase1Config):
-    """The same for Phase 2, which starts from "phase1", from "scratch" or from a named run."""
+    """Phase 2 starts from "phase1", from "scratch" or from a named run."""
 
     start_from: str
 
@@ -160,8 +150,6 @@ class TrainConfig(_Group):
 
 
 class PriorConfig(_Group):
-    """The transformer over code sequences, and its training."""
-
     dim: int = Field(ge=8)
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
@@ -194,10 +182,7 @@ class MaskedConfig(_Group):
 
 
 class Config(_Group):
-    """All settings of a workbook.
-
-    `run` and `images` are none: with `config_of` they are the named run's folder, and its images' fingerprint.
-    """
+    """All settings; `run` and `images`, which `config_of` sets, are a named run's folder and images' fingerprint."""
 
     profile: str = Field(pattern=r"^[^/\\]+$")
     run: str | None = Field(default=None, exclude=True)
@@ -233,14 +218,13 @@ class Config(_Group):
         if prior.batch_size % processes:
             over = "train.devices · train.num_nodes"
             raise ValueError(f"prior.batch_size {prior.batch_size} cannot be split over {over} = {processes}")
-        sizes = [size >> (level + 1) for level in range(len(model.channels))]
         if prior.neighbours > (codes := self.grid**2):
             raise ValueError(f"prior.neighbours={prior.neighbours} are more than the {codes} codes of the grid")
         if model.num_codes >= 8192:
             tell_once(f"model.num_codes={model.num_codes} is more than about 10,000 images can fill")
-        for where in model.attention_at:
-            if where not in sizes:
-                raise ValueError(f"model.attention_at {where} is not one of the feature sizes {sizes}")
+        sizes = [size >> (level + 1) for level in range(len(model.channels))]
+        if wrong := [side for side in model.attention_at if side not in sizes]:
+            raise ValueError(f"model.attention_at {wrong[0]} is not one of the feature sizes {sizes}")
         return self
 
     @property

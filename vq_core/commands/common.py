@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 PROFILE = click.option("--profile", help="full, quick, demo, smoke or a YAML file; default: what suits the machine.")
 RUN = click.option("--run", help="Use a finished run, given by name or folder, with its settings and images.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of any error.")
-OUT = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures; default: the run's."
-)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+OUT = click.option("--out", type=_FOLDER, help="Folder for the pictures; default: the run's.")
 _NOT_NAMED = {"profile", "run", "debug", "out", "image", "a", "b", "phase", "settings"}  # they show otherwise
 SETTINGS = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 # Disk errors that a user can cause: no space, no permission, a file in place of a folder, a drive that is gone.
@@ -135,6 +135,16 @@ def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQ
     return model, to_float(torch.from_numpy(np.stack(pixels)).to(model.device)), run
 
 
+def sheet(images: "Tensor", columns: int = 8) -> Image.Image:
+    """Images [b, 3, h, w] in rows, as one picture."""
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    from vq_core.data.augment import to_uint8
+
+    return to_pil_image(make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2))
+
+
 def was_given(name: str) -> bool:
     """Whether the user gave an option of the running command, rather than leaving it at its default."""
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
@@ -170,7 +180,6 @@ class Results:
     def save_each(self, images: "Tensor", codes: "Tensor") -> None:
         """Write each image [b, 3, h, w] as a PNG with its codes [b, h, w] beside it, in place of earlier ones."""
         import numpy as np
-        from PIL import Image
 
         from vq_core.data.augment import to_pictures
 
@@ -185,12 +194,6 @@ class Results:
 
     def save_grid(self, images: "Tensor", columns: int, ending: str = "") -> None:
         """Write images [b, 3, h, w] as one PNG and print its path."""
-        from torchvision.transforms.functional import to_pil_image
-        from torchvision.utils import make_grid
-
-        from vq_core.data.augment import to_uint8
-
         path = self.folder / f"{self.name}{ending}.png"
-        grid = make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2)
-        to_pil_image(grid).save(path, pnginfo=self.text)
+        sheet(images, columns).save(path, pnginfo=self.text)
         click.echo(f"{path}")

@@ -13,8 +13,6 @@ from vq_core.machine import pick_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vq_core.generation.editing import Edit
-
 IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SEED = click.IntRange(0, 2**32 - 1)
 group = click.Group()
@@ -118,9 +116,7 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str, out: 
 @click.argument("image", type=IMAGE)
 @click.option("--rows", help="Region: rows of the code grid, first:last, the last not included; default: all.")
 @click.option("--columns", help="Region: columns of the code grid, likewise; default: all.")
-@click.option(
-    "--mask", type=IMAGE, help="Region: the opaque parts of this image that are at least half white; of any size."
-)
+@click.option("--mask", type=IMAGE, help="Region: where this image, of any size, is opaque and at least half white.")
 @click.option("--copy-from", type=IMAGE, help="Copy the region from this image.")
 @click.option("--code", type=int, help="Fill the region with this code.")
 @click.option("--replace", type=(int, int), metavar="OLD NEW", help="Replace one code with another wherever it occurs.")
@@ -138,7 +134,7 @@ def interpolate(config: Config, a: Path, b: Path, steps: int, method: str, out: 
 @click.option("--top-p", default=TOP_P)
 @click.option("--seed", type=SEED, default=0)
 @common.OUT
-def edit(config: Config, image: Path, complete: bool, count: int, way: str, out: Path | None, **options: Any) -> None:
+def edit(config: Config, image: Path, count: int, way: str, out: Path | None, **options: Any) -> None:
     """Edit an image by its codes, and show it with its reconstruction and the edited versions.
 
     Give one of --copy-from, --code, --replace, --regenerate, --complete, --vary.
@@ -152,24 +148,26 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, out:
 
     sampling = Sampling(**{name: options.pop(name) for name in ("temperature", "top_p", "seed")})
     where = {name: options.pop(name) for name in ("rows", "columns", "mask")}
-    options["complete"] = complete
     chosen = [name for name, value in options.items() if value is not None and value is not False]
     if len(chosen) != 1:
         raise click.UsageError("give one of " + ", ".join(f"--{name.replace('_', '-')}" for name in options))
     (name,) = chosen
     if any(where.values()) and name in ("replace", "vary", "complete"):
         raise click.UsageError(f"--{name} takes no region: leave out --rows, --columns, --mask")
-    region, donor = _region(config, image, **where), options["copy_from"]
+    asked = {"code": (options["code"],), "replace": options["replace"]}.get(name, ())
+    if unknown := [code for code in asked if not 0 <= code < config.model.num_codes]:
+        raise click.UsageError(f"--{name} {unknown[0]}: codes are in [0, {config.model.num_codes})")
+    region, donor = None if name in ("replace", "vary") else _region(config, image, **where), options["copy_from"]
     model, x, run = common.open_images(config, [image, *([donor] if donor else [])], "phase2")
-    codes = model.encode(x)
+    codes, complete = model.encode(x), name == "complete"
     before, drawn = codes[:1], name in ("regenerate", "complete", "vary")
     if complete:
-        missing = load_transparency(image, config.data)
-        if not missing.any():
+        if not (missing := load_transparency(image, config.data)).any():
             raise click.ClickException(f"{image}: it has no transparent pixels, so there is nothing to complete")
         given, change = editing.completion(model, x, torch.from_numpy(missing))
     else:
-        given, change = before, _edit(name, options[name], region, codes, config)
+        options["copy_from"] = codes[1:]  # the donor's
+        given, change = before, editing.Edit(region=region, **{name: options[name]})
     way = change.way if way == "auto" else way
     drawer = finished("prior" if way == "causal" else "masked", config) if drawn else None
     prior = prior_of(drawer.phase, config) if drawer else None
@@ -181,20 +179,6 @@ def edit(config: Config, image: Path, complete: bool, count: int, way: str, out:
     images = model.decode(after) if complete else editing.decode_edited(model, before, after)
     pictures = torch.cat([x, model.decode(before), images])
     results.save_grid(pictures, min(8, len(pictures)))
-
-
-def _edit(name: str, value: Any, region: "Tensor", codes: "Tensor", config: Config) -> "Edit":
-    """The edit that the options ask for; `codes` are those of the image, then those of the donor, if any."""
-    from vq_core.generation.editing import Edit
-
-    asked = {"code": (value,), "replace": value}.get(name, ())
-    unknown = [code for code in asked if not 0 <= code < config.model.num_codes]
-    if unknown:
-        raise click.UsageError(f"--{name} {unknown[0]}: codes are in [0, {config.model.num_codes})")
-    if name in ("replace", "vary"):
-        return Edit(**{name: value})
-    change: dict[str, Any] = {name: codes[1:] if name == "copy_from" else value}
-    return Edit(region=region, **change)
 
 
 def _region(config: Config, image: Path, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":

@@ -25,16 +25,13 @@ def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bo
     """
     with common.one_line_errors(debug):
         import torch
-        from torchvision.transforms.functional import to_pil_image
-        from torchvision.utils import make_grid
 
-        from vq_core.data.augment import to_uint8
         from vq_core.data.images import images_of
         from vq_core.errors import DataError, RunError
         from vq_core.generation.sampling import draw_many
         from vq_core.machine import pick_device
         from vq_core.runs.export import export_run
-        from vq_core.runs.finding import config_of, finished, load_images, run_for
+        from vq_core.runs.finding import config_of, load_images, run_for
         from vq_core.runs.folders import PRIORS, open_run
         from vq_core.runs.loading import load_vqvae
 
@@ -42,26 +39,22 @@ def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bo
         if named.phase not in ("phase1", "phase2"):
             raise RunError(f"{run}: name a run of Phase 1 or 2; its priors come along with --priors")
         config, pictures = config_of(run), dict[str, Any]()
-        model = load_vqvae(finished(named.phase, config)).to(pick_device(config))
+        model = load_vqvae(named).to(pick_device(config))
         its = [run_for(phase, config) for phase in PRIORS if priors and named.phase == "phase2"]
         its = [prior for prior in its if prior.done]
         if priors and not its:
             raise RunError(f"{run}: has no finished prior; train one (python -m vq_core train prior --run {run})")
 
-        def add(name: str, images: torch.Tensor, about: str) -> None:
-            grid = make_grid(to_uint8(images).permute(0, 3, 1, 2).cpu(), nrow=8, padding=2)
-            pictures[f"{name}.png"] = (to_pil_image(grid), about)
-
         try:
             packed = load_images(config)
             x = images_of(packed, packed.val_rows[:8]).to(model.device)
-            with torch.no_grad():
-                add("reconstructions", torch.cat([x, model(x)]), "Held-out images above, their reconstructions below.")
+            about = "Held-out images above, their reconstructions below."
+            pictures["reconstructions.png"] = (common.sheet(torch.cat([x, model(x)])), about)
         except DataError as error:
             click.echo(f"without reconstructions: {error}")
         for prior in its:
-            with torch.no_grad():
-                images = model.decode(draw_many(prior.phase, config, 32))
-            add(f"samples-{prior.phase}", images, f"Samples of the prior '{prior.phase}', not picked out.")
+            about = f"Samples of the prior '{prior.phase}', not picked out."
+            images = model.decode(draw_many(prior.phase, config, 32))
+            pictures[f"samples-{prior.phase}.png"] = (common.sheet(images), about)
         export_run(named, its, out, pictures, licence, half, onnx)
         click.echo(f"{out}")

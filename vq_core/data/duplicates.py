@@ -39,10 +39,9 @@ def first_of_group(
 ) -> Int[np.ndarray, " n"]:
     """For each image, the index of the first one in its group of near-duplicates (possibly its own).
 
-    Resemblance is transitive: if b resembles a and c resembles b, all three form one group. Images marked `early` come
-    before all others; with `apart` they are known not to resemble each other, and not compared. Pairs whose
-    `perceptual_hash` differs in at most `max_bits` bits are compared by their colours, then by their pixels; only these
-    are read, so `images` may be a memory map.
+    Resemblance is transitive. Images marked `early` come before all others; with `apart` they are known not to resemble
+    each other, and not compared. Pairs whose `perceptual_hash` differs in at most `max_bits` bits are compared by their
+    colours, then by their pixels; only these are read, so `images` may be a memory map.
     """
     first = np.arange(len(hashes))
     pairs = hash_pairs(hashes, max_bits)
@@ -82,10 +81,9 @@ def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Int[np.ndarra
 
 
 def _may_be_same(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
-    """False only for pairs that `_same_pixels` would tell apart: a fast look at mean colours, for many pairs.
+    """False only for pairs that `_same_pixels` would tell apart: a fast look, as built-in avatars often share hashes.
 
-    Built-in avatars often share hashes. If in each block the mean lies beyond the other's range by more than what the
-    tolerance and the few exempt pixels can explain, the pixels do too.
+    If block means lie beyond the other's range by more than tolerance and exempt pixels can explain, the pixels do too.
     """
     rows, at = np.unique(pairs, return_inverse=True)
     looks = np.zeros((len(rows), 3, _BLOCKS, _BLOCKS, 3), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 The raw folder is never changed. Written are `images.npy` (all kept pictures), `manifest.csv` (one line per file) and
 finally `meta.json`, without which the other two do not count. When repeated, only files that are new, changed or set
-aside before are read. The result is as from scratch, except that among near-duplicates the one kept before stays.
+aside before are read; the result is as from scratch, except that among near-duplicates the one kept before stays.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     Files are taken in order of name. Hidden files and `SIDE_FILES` are ignored, and links to folders are not followed.
     Of equal or nearly equal pictures, one that was kept before takes precedence; otherwise the first is kept. The split
     is a hash of `seed` and content. So adding files never moves a picture, or one that looks like it, to the other side
-    (unless a side would otherwise be empty), and renaming files changes no row of the packed array. An earlier result
-    in `out` is brought up to date. Raises `DataError` if the folder is missing, or has fewer than two usable images.
+    (unless a side would otherwise be empty), and renaming files changes no row of the packed array. Raises `DataError`
+    if the folder is missing, or has fewer than two usable images.
     """
     listing = _list_files(raw)
     settings = packing_settings(config, seed)
@@ -78,10 +78,7 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
 
 
 def raw_files(raw: Path) -> Iterator[Path]:
-    """All paths that may be meant as pictures: no hidden files or folders, no `SIDE_FILES`.
-
-    Links to folders and unreadable folders are included, so that `ingest` can report that it left them out.
-    """
+    """All paths that may be meant as pictures (not hidden, no `SIDE_FILES`), and folders that are links or closed."""
     closed: list[OSError] = []
     for folder, folders, files in os.walk(raw, onerror=closed.append):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -26,10 +26,9 @@ BLOCK = 256  # pictures read at once: 50 MB of 256×256
 class Entry:
     """What became of one file of the raw folder.
 
-    `detail` names the file that a duplicate equals, or says what is wrong. `sha256` is computed from the prepared
-    pixels; `phash`, in hexadecimal digits, tells what they look like. `row` is the picture's place in the packed array,
-    −1 if it was set aside. `width` and `height` are the original's. `size` and `mtime_ns` later tell whether the file
-    is unchanged; −1 if it cannot be read.
+    `detail` names the file that a duplicate equals, or says what is wrong. `sha256` and `phash` (hexadecimal) are of
+    the prepared pixels, `width` and `height` the original's. `row` is the place in the packed array, −1 if set aside.
+    `size` and `mtime_ns` later tell whether the file is unchanged; −1 if it cannot be read.
     """
 
     file: str

@@ -20,6 +20,7 @@ from vq_core.runs.folders import Phase
 from vq_core.runs.loading import load_prior
 
 Codes = Int64[Tensor, "b h w"]
+PerCode = Float[Tensor, "b k"]
 Way = Literal["causal", "masked"]
 
 
@@ -43,7 +44,7 @@ class Sampling:
         if self.passes < 1:
             raise ArgumentError(f"passes must be at least 1, got {self.passes}")
 
-    def draw(self, logits: Float[Tensor, "b k"], generator: torch.Generator) -> Int64[Tensor, "b 1"]:
+    def draw(self, logits: PerCode, generator: torch.Generator) -> Int64[Tensor, "b 1"]:
         """Draw one code for each row of logits."""
         probabilities = filtered_probabilities(logits, self.temperature, self.top_k, self.top_p)
         return torch.multinomial(probabilities, 1, generator=generator)
@@ -94,12 +95,10 @@ def fill_codes(
 ) -> Codes:
     """Draw the unknown codes of `count` grids from the masked prior, given the known ones on all sides.
 
-    They are drawn in Halton's order, in which each lies far from those before it: first the outlines everywhere, then
-    what is between them. From a prior that learned any order they are drawn one by one; from a bidirectional one, in
-    passes of several, which hardly depend on each other.
-
-    Known are the codes `start`, [count, h, w] or [1, h, w], where `keep` is true, [h, w] or, for a mask per grid,
-    [count, h, w]; by default none. Raises an `ArgumentError` that names the argument outside its range.
+    They are drawn in Halton's order, each far from those before it: one by one from a prior that learned any order, in
+    passes of several, which hardly depend on each other, from a bidirectional one. Known are the codes `start`, [count,
+    h, w] or [1, h, w], where `keep` is true, [h, w] or, for a mask per grid, [count, h, w]; by default none. Raises an
+    `ArgumentError` that names the argument outside its range.
     """
     if prior.causal:
         raise ArgumentError("prior must be the masked one; sample_codes draws from the causal one")
@@ -139,9 +138,7 @@ def draw_many(phase: Phase, config: Config, count: int) -> Codes:
     return torch.cat([draw(prior, size, Sampling(seed=config.seed + i)) for i, size in enumerate(sizes)])
 
 
-def filtered_probabilities(
-    logits: Float[Tensor, "b k"], temperature: float, top_k: int | None, top_p: float
-) -> Float[Tensor, "b k"]:
+def filtered_probabilities(logits: PerCode, temperature: float, top_k: int | None, top_p: float) -> PerCode:
     """Softmax with temperature over the codes that pass top-k and top-p."""
     logits = logits / temperature
     if top_k is not None:

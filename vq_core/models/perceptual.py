@@ -1,9 +1,8 @@
 """The perceptual distance: LPIPS, and a substitute that needs no download."""
 
-import contextlib
-import io
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 from urllib.error import URLError
 
@@ -19,7 +18,7 @@ Images = Float[Tensor, "b 3 h w"]
 _TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 
-@contextlib.contextmanager
+@contextmanager
 def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
     """Turn a failure to read or download weights into `MissingWeights`, which names the file and its folder."""
     try:
@@ -42,7 +41,7 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         self.calibrated = net != "random"
         trunk = "vgg" if net == "vgg" else "squeeze"
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's warnings about how lpips calls it
             torch.manual_seed(0)
             otherwise = "train with loss.perceptual_net=random or loss.perceptual=0, and evaluate without --lpips"

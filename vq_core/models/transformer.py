@@ -47,10 +47,7 @@ class Block(nn.Module):
 
 
 def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention written out, for training in bf16 on a CPU, where the backward pass of torch's kernel is slow.
-
-    A quarter of the queries at a time, with the keys up to the last of them.
-    """
+    """Causal attention for training in bf16 on a CPU, where torch's backward pass is slow; a quarter at a time."""
     n, parts = q.shape[2], []
     queries, keys, values = (x.flatten(0, 1).split(-(-n // 4), dim=1) for x in (q * q.shape[-1] ** -0.5, k, v))
     ahead = torch.zeros(n, n, dtype=q.dtype).masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
@@ -68,10 +65,7 @@ _BEFORE = [(0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)]
 
 
 def around(neighbours: int) -> list[tuple[int, int]]:
-    """The same for a masked one: the cells at most r rows and columns away, its own first; 1 + 2r(r + 1) of them.
-
-    Raises `ValueError` if there is no such r.
-    """
+    """The same for a masked one: 1 + 2r(r + 1) cells, at most r steps away, its own first; or a `ValueError`."""
     radius = next((r for r in range(neighbours) if 1 + 2 * r * (r + 1) >= neighbours), 0)
     if 1 + 2 * radius * (radius + 1) != neighbours:
         raise ValueError(f"neighbours must be 1, 5, 13, 25, …, got {neighbours}")
@@ -89,18 +83,13 @@ class CodeTransformer(nn.Module, Portable):
     logits[:, t] depends on codes[:, :t]. Masked (`causal=False`): each unknown code, given as `model.unknown`, from all
     known ones, before and after it (Chang et al., "MaskGIT", arXiv:2202.04200).
 
-    The input at position t is a small MLP of the known codes next to it (zero if there is none) plus embeddings of its
-    row and column. A plain language model would be given one code and have to find the others by attention; giving it
-    all of them costs nothing. And, unlike with words, it is known which codes look alike: codebook vectors represent
-    them at the input, and at the output the logits gain the products of a predicted vector with all codebook vectors.
-    These are random until `set_codebook` is called.
+    The input at position t is a small MLP of the known codes next to it (zero if there is none), so that attention need
+    not find them, plus embeddings of row and column. And it is known which codes look alike: codebook vectors (random
+    until `set_codebook`) represent them at the input; at the output, logits gain their products with a predicted one.
 
     `grid` is the side of the code grid, `dim` the width, a multiple of `heads`, and `code_dim` that of the codebook.
     `neighbours` is how many codes around it (and its own, if known) a position of a masked one gets at its input.
     """
-
-    beside: Tensor
-    looks: Tensor
 
     def __init__(
         self,
@@ -118,13 +107,16 @@ class CodeTransformer(nn.Module, Portable):
         self.num_codes, self.grid, self.dim, self.heads, self.causal = num_codes, grid, dim, heads, causal
         self.length, self.unknown = grid * grid, num_codes
         self.ways = ways = _BEFORE if causal else around(neighbours)
-        beside = _positions(grid, ways)
+        # For each offset, the position that lies there from each position in raster order; n if outside the grid.
+        edge = max(abs(offset) for way in ways for offset in way)
+        index = F.pad(torch.arange(self.length).view(grid, grid), (edge,) * 4, value=self.length)
+        beside = torch.stack([index[edge + d :, edge + r :][:grid, :grid].flatten() for d, r in ways])
         if causal:  # otherwise the first code of a row would not see the last one above
             beside[0] = torch.arange(self.length).roll(1)
             beside[0, 0] = self.length
-        self.register_buffer("beside", beside, persistent=False)
+        self.beside = nn.Buffer(beside, persistent=False)
         # Each code's codebook vector, standardised; zero for "unknown".
-        self.register_buffer("looks", torch.cat([torch.randn(num_codes, code_dim), torch.zeros(1, code_dim)]))
+        self.looks = nn.Buffer(torch.cat([torch.randn(num_codes, code_dim), torch.zeros(1, code_dim)]))
         self.from_looks = nn.Sequential(nn.Linear(len(ways) * code_dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.to_looks = nn.Linear(dim, code_dim)
         self.rows, self.columns = nn.Embedding(grid, dim), nn.Embedding(grid, dim)
@@ -170,7 +162,11 @@ class CodeTransformer(nn.Module, Portable):
         them, `unknown` where they are not known. The cache, which `start` requires (causal only), holds the positions
         before it and is extended by those computed now.
         """
-        return self.logits(self._embed(codes, start), cache, start)
+        n = codes.shape[1]
+        position = torch.arange(start, n, device=codes.device)
+        x = self.rows(position // self.grid) + self.columns(position % self.grid)
+        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
+        return self.logits(x + self.from_looks(self.looks[known].flatten(2)), cache, start)
 
     def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
         """Logits of hidden codes, given the others; not for a causal one."""
@@ -183,27 +179,10 @@ class CodeTransformer(nn.Module, Portable):
         x = self.norm(x)
         return self.head(x).float() + (self.to_looks(x) @ self.looks[:-1].T).float()
 
-    def _embed(self, codes: Int64[Tensor, "b n"], start: int) -> Float[Tensor, "b m d"]:
-        n = codes.shape[1]
-        position = torch.arange(start, n, device=codes.device)
-        x = self.rows(position // self.grid) + self.columns(position % self.grid)
-        known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
-        return x + self.from_looks(self.looks[known].flatten(2))
-
-
-def _positions(grid: int, ways: list[tuple[int, int]]) -> Int64[Tensor, "ways n"]:
-    """For each offset, the position that lies there from each position in raster order; n if outside the grid."""
-    edge = max(abs(offset) for way in ways for offset in way)
-    index = F.pad(torch.arange(grid * grid).view(grid, grid), (edge,) * 4, value=grid * grid)
-    return torch.stack([index[edge + d :, edge + r :][:grid, :grid].flatten() for d, r in ways])
-
 
 @cache
 def halton_order(grid: int) -> Int64[Tensor, "n"]:
-    """The positions of a grid in the low-discrepancy order of Halton's points (bases 2 and 3): each far from the last.
-
-    Besnier et al., "Halton Scheduler for Masked Generative Image Transformer", arXiv:2503.17076, section 3.2.
-    """
+    """The positions of a grid in Halton's order, each far from the last (Besnier et al., arXiv:2503.17076, § 3.2)."""
     from scipy.stats.qmc import Halton  # here, as importing scipy.stats takes half a second
 
     points, cells = Halton(2, scramble=False), np.zeros(0, dtype=np.int64)

@@ -42,8 +42,7 @@ class _Client(NotebookClient):
 def execute_all(notebooks: Path, out: Path, profile: str, only: str | None = None) -> None:
     """Run every notebook (or those whose name contains `only`) and write `NN_name.ipynb` and `.html` to `out`.
 
-    Stops at the first cell that fails, after writing the outputs so far. Raises `click.ClickException`, which names
-    notebook and error, or if there is no such notebook.
+    Raises `click.ClickException`: no such notebook, or the first cell that fails, after writing the outputs so far.
     """
     chosen = [path for path in sorted(notebooks.glob("[0-9]*.ipynb")) if only is None or only in path.name]
     if not notebooks.is_dir():

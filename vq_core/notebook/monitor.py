@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,21 +42,8 @@ _IN_WORDS = {"train/total": "loss", "val/psnr": "validation PSNR"}
 _IN_WORDS |= {"train/bits": "train bits", "val/bits": "validation bits"}  # of the priors
 
 
-class _Picture:
-    """A figure as PNG, with a line of text for places that cannot show pictures."""
-
-    def __init__(self, fig: Figure, status: str) -> None:
-        self.png, self.status = png_of(fig), status
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"image/png": self.png, "text/plain": self.status}
-
-
 class LiveView(View):
-    """Losses, validation, codebook, learning rates and reconstructions while a phase trains; the last picture stays.
-
-    Redrawn every `seconds`, or less often where drawing would take more than the fraction `overhead` of the time.
-    """
+    """A phase as it trains, redrawn every `seconds`, or less often, to spend at most a fraction `overhead` on it."""
 
     def __init__(self, run: Run, history: History, seconds: float = 10.0, overhead: float = 0.015) -> None:
         super().__init__(run, history)
@@ -125,11 +111,11 @@ class LiveView(View):
         fig.suptitle(status, fontsize=9.5)
         if findings:
             fig.supxlabel("\n".join(fill(finding, 150) for finding in findings), fontsize=8.5, color=RED)
-        picture = _Picture(fig, status)
+        picture = {"image/png": png_of(fig), "text/plain": status}  # the text for places that cannot show pictures
         if self.handle is None:
-            self.handle = display(picture, display_id=True)  # None outside a notebook
+            self.handle = display(picture, raw=True, display_id=True)  # None outside a notebook
         else:
-            self.handle.update(picture)
+            self.handle.update(picture, raw=True)
 
     def _fill(self, fig: Figure, step: int) -> None:
         panels = _PANELS[self.run.phase]

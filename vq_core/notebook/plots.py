@@ -111,10 +111,7 @@ def bars(values: dict[str, float], axis: str, reference: dict[str, float] | None
 def draw_usage(
     ax: Axes, counts: np.ndarray, title: str, by_usage: bool = True, log: bool = False, other: Labelled | None = None
 ) -> None:
-    """Draw the usage of every code on `ax`, with a line for a second codebook to compare with.
-
-    Dead codes are red, rare ones (below a tenth of the mean) orange, dominant ones (above five times the mean) purple.
-    """
+    """Draw the usage of every code on `ax`, coloured by kind, with a line for a second codebook to compare with."""
     use = _per_mean(counts, by_usage)
     kinds = {RED: ("dead", use == 0), ORANGE: ("rare", (use > 0) & (use < 0.1)), PURPLE: ("dominant", use > 5)}
     colours = np.select([which for _, which in kinds.values()], [*kinds], BLUE)

@@ -1,7 +1,4 @@
-"""Checkpoints: everything a run needs to resume exactly where it stopped, in one file of plain values.
-
-Older formats are upgraded when they are read (`_UPGRADES`): nothing else needs to know what keys used to be called.
-"""
+"""Checkpoints: all that a run needs to resume exactly where it stopped, in one file; older formats are upgraded."""
 
 import random
 import zipfile
@@ -23,10 +20,8 @@ FORMAT = 2
 
 def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     """From 6d1eaf3: the autoencoder becomes a model of its own within the module; one plateau per optimiser."""
-    model: dict[str, Tensor] = {}
-    for name, value in state["model"].items():
-        part = name.split(".")[0]
-        model["vqvae." * (part in ("encoder", "decoder", "to_codes", "from_codes", "quantizer")) + name] = value
+    parts = ("encoder.", "decoder.", "to_codes.", "from_codes.", "quantizer.")
+    model: dict[str, Tensor] = {"vqvae." * name.startswith(parts) + name: w for name, w in state["model"].items()}
     if "steps_before" in model:
         model["gan_from"] = model["steps_before"].clone()
     plateau = state.get("plateau")
@@ -34,8 +29,7 @@ def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"phase": state["kind"], "model": model, "plateaus": plateaus}
 
 
-# From each format to the next.
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_format_2}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_format_2}  # to the next format
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -127,10 +121,9 @@ def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: st
 
 def rng_state() -> dict[str, Any]:
     """State of all global random number generators, as tensors and plain values."""
-    version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global one
     return {
-        "python": [version, list(internal), gauss],
+        "python": random.getstate(),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # this process's device

@@ -58,11 +58,9 @@ def export_run(
 def _settings(run: Run) -> dict[str, Any]:
     """The run's settings, without folders of the machine that it was made on."""
     tree = run.config().model_dump(mode="json")
-    starts = {
-        group: keys["start_from"] for group, keys in tree.items() if isinstance(keys, dict) and "start_from" in keys
-    }
-    for group, source in starts.items():
-        tree[group]["start_from"] = source and Path(source).name
+    for keys in tree.values():
+        if isinstance(keys, dict) and keys.get("start_from"):
+            keys["start_from"] = Path(keys["start_from"]).name
     return tree
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vq_core.config import Config, data_dir, override, renamed
+from vq_core.config import Config, data_dir, merge, override, renamed
 from vq_core.data.images import packed_images, packed_with
 from vq_core.data.packed import PackedImages
 from vq_core.errors import ConfigError, DataError, RunError, UserError
@@ -20,11 +20,10 @@ _SOURCES = {"phase1": ("phase1", "phase2"), "phase2": ("phase1", "phase2"), "pri
 
 
 def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The settings of a finished run; with them, all functions here find that run, its ancestors, priors and images.
+    """The settings of a finished run or export, by name or path; with them, all functions here find what belongs to it.
 
-    The run or export is given by its name or path. Overrides are of later phases, or do not affect the run
-    (`train.device=cpu`). Raises `RunError` if there is no such run, `ConfigError` if an override would change the run
-    itself, or its images.
+    Overrides are of later phases, or do not affect the run (`train.device=cpu`). Raises `RunError` if there is no such
+    run, `ConfigError` if an override would change it, or its images.
     """
     named = open_run(run)
     theirs = named.config()
@@ -39,10 +38,7 @@ def config_of(run: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
 
 def load_images(config: Config) -> PackedImages:
-    """The packed images for these settings, or of the run that they are from; with an export, one's own if need be.
-
-    Raises `DataError`, saying what to do.
-    """
+    """The packed images for these settings or of their run (of an export: one's own, if need be), or a `DataError`."""
     if config.images is None:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
@@ -51,8 +47,7 @@ def load_images(config: Config) -> PackedImages:
     if isinstance(named, Export):
         return packed_images(config)  # one's own
     name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")
-    fresh = named is not None and named.phase == "kmeans"
-    way = "train a new one" if fresh else f"start a new run from its weights with {key}"
+    way = "train a new one" if named and named.phase == "kmeans" else f"start a new run from its weights with {key}"
     why = "the images that it was trained on are no longer packed, because some have been added or removed"
     raise DataError(f"{name}: {why}; {way}")
 
@@ -70,10 +65,8 @@ def finished(phase: Phase, config: Config) -> Run:
     if not run.done and config.run is not None and isinstance(run_at(Path(config.run)), Export):
         raise RunError(f"{config.run}: this export has no {phase} (priors are exported with --priors)")
     if not run.done:
-        raise RunError(
-            f"{run.folder}: no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with "
-            f"the same settings (or: python -m vq_core train {phase} …){nearest(phase, config)}"
-        )
+        why = f"no finished {phase} run with these settings; run notebook {_NOTEBOOKS[phase]} first, with the same"
+        raise RunError(f"{run.folder}: {why} settings (or: python -m vq_core train {phase} …){nearest(phase, config)}")
     return run
 
 
@@ -95,8 +88,7 @@ def lineage(run: Run) -> dict[Phase, Run]:
 
 def source_run(phase: Phase, config: Config) -> Run | None:
     """The finished run that `start_from` names. Raises `RunError` if its phase or its images rule that out."""
-    name = source_of(phase, config)
-    if name is None:
+    if (name := source_of(phase, config)) is None:
         return None
     source, key = open_run(name), f"{phase}.start_from={name}"
     if source.phase not in _SOURCES[phase]:
@@ -118,10 +110,7 @@ def _expected(phase: Phase, config: Config, fingerprint: str) -> Run:
 
 
 def _relative(run: Run, phase: Phase, config: Config) -> Run:
-    """The run of any phase that belongs to a named run: its ancestor, or its newest descendant.
-
-    If settings of a later phase have been overridden, it is the run with those settings instead of the newest.
-    """
+    """The run of a phase that belongs to a named one: its ancestor, or its newest descendant, if overrides allow it."""
     if isinstance(run, Export):
         home = run_at(run.folder.parent) if run.phase in PRIORS else run
         return home if phase in (home.phase, "phase2") else run_at(home.folder / phase)
@@ -151,8 +140,7 @@ def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
     def merged(config: Config) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         for earlier in phases_up_to(phase, config):
-            for group, keys in renamed(relevant_settings(earlier, config.model_dump(mode="json"))).items():
-                tree[group] = tree.get(group, {}) | keys if isinstance(keys, dict) else keys
+            merge(tree, renamed(relevant_settings(earlier, config.model_dump(mode="json"))))
         return tree
 
     return settings_that_differ(merged(theirs), merged(ours))

@@ -130,40 +130,31 @@ class Run:
 class Export(Run):
     """An exported network, which is read like a finished run and never written to."""
 
+    done = True  # only finished runs are exported
+
     @property
     def name(self) -> str:
-        """Folder name, of a prior with that of the autoencoder."""
         return self.folder.name if self.phase not in PRIORS else f"{self.folder.parent.name}-{self.folder.name}"
 
     @property
     def phase(self) -> Phase:
-        """The phase of the run that was exported."""
         return read_config(self.folder)["phase"]
 
     @property
     def best(self) -> Path:
-        """The weights."""
         return self.folder / WEIGHTS
 
     @property
     def results(self) -> Path:
-        """A folder in the user's own data."""
         return data_dir() / "exports" / self.name
 
-    @property
-    def done(self) -> bool:
-        """Always: only finished runs are exported."""
-        return True
-
     def result(self) -> dict[str, Any]:
-        """The metrics of the run that was exported."""
         return read_config(self.folder)["figures"]
 
     def update_result(self, metrics: dict[str, Any]) -> None:
         """Does nothing: new figures of an export are told, but not kept."""
 
     def settings(self) -> dict[str, Any]:
-        """All settings of the run that was exported."""
         return read_config(self.folder)["settings"]
 
 
@@ -173,13 +164,12 @@ def run_at(folder: Path) -> Run:
 
 
 class History:
-    """Appends what training logs to the run's files, and keeps it for the live view."""
+    """Appends what training logs to the run's files, and keeps it (of usage the last in training) for the live view."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, Any]] = run.history()
         steps, counts = run.usage()
-        # Step and counts of the latest usage histogram from training.
         self.latest_usage: tuple[int, np.ndarray] | None = (int(steps[-1]), counts[-1]) if len(steps) else None
 
     def add(self, metrics: dict[str, float], step: int) -> None:
@@ -225,10 +215,7 @@ def all_runs(folder: Path | None = None) -> list[Run]:
 
 
 def open_run(name: str) -> Run:
-    """The finished run or export with a name (in `data/runs`; one that comes with the workbook) or at a path.
-
-    Raises `RunError` if there is none.
-    """
+    """The finished run or export with a name (in `data/runs` or `PRETRAINED`) or at a path. `RunError` if none is."""
     places = (data_dir() / "runs" / name, Path(name).resolve(), PRETRAINED / name)
     run = run_at(next((folder for folder in places if folder.is_dir()), Path(name)))
     if not run.done or run.phase not in PHASES:  # `phase` raises for the name of no run

@@ -14,6 +14,7 @@ from vq_core.runs.checkpoints import fitting, load_checkpoint, load_weights
 from vq_core.runs.folders import PRIORS, Export, Phase, Run, open_run
 
 Model = TypeVar("Model", VQVAE, CodeTransformer)
+Source = Run | str | Path
 
 
 def make_vqvae(config: Config, phase: Phase = "phase1") -> VQVAE:
@@ -37,33 +38,27 @@ def make_prior(config: Config, phase: Phase) -> CodeTransformer:
     return CodeTransformer(**size, causal=phase == "prior")
 
 
-def load_vqvae(run_or_checkpoint: Run | str | Path) -> VQVAE:
+def load_vqvae(run_or_checkpoint: Source) -> VQVAE:
     """The autoencoder of a run or an export (itself, its folder, or its name) or of a `.ckpt` file.
 
-    Of a run, from its best checkpoint; on the CPU, in eval mode, frozen. Raises `CheckpointError` if there is no such
-    file, or it is damaged or not an autoencoder's.
+    Of a run, its best; on the CPU, in eval mode, frozen. Raises `CheckpointError`: absent, damaged, no autoencoder's.
     """
     return _load(run_or_checkpoint, ("kmeans", "phase1", "phase2"), make_vqvae, "vqvae")
 
 
-def load_prior(run_or_checkpoint: Run | str | Path) -> CodeTransformer:
+def load_prior(run_or_checkpoint: Source) -> CodeTransformer:
     """The transformer of a prior's run or checkpoint file, loaded as `load_vqvae` loads an autoencoder."""
     return _load(run_or_checkpoint, PRIORS, make_prior, "transformer")
 
 
 def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint of one part of the training module: "vqvae", "adversary" or "transformer".
-
-    Those of a transformer are the averaged ones, if it was trained with `prior.ema`.
-    """
+    """The weights of "vqvae", "adversary" or "transformer" in a checkpoint; averaged, if trained with `prior.ema`."""
     names = [f"{part}."] if part != "transformer" else ["averaged.module.", "transformer."]
     found = [{n.removeprefix(name): w for n, w in state["model"].items() if n.startswith(name)} for name in names]
     return next((weights for weights in found if weights), {})
 
 
-def _load(
-    source: Run | str | Path, phases: tuple[Phase, ...], make: Callable[[Config, Phase], Model], part: str
-) -> Model:
+def _load(source: Source, phases: tuple[Phase, ...], make: Callable[[Config, Phase], Model], part: str) -> Model:
     if not isinstance(source, Run) and Path(source).suffix != ".ckpt":
         source = open_run(str(source))
     if isinstance(source, Export):

@@ -1,9 +1,8 @@
 """A run's name: phase, profile, and a hash of everything that determines what the training computes.
 
-`data/runs/phase1-demo-1a2b3c4d/`: the hash covers every setting that matters to this phase, the fingerprint of the
-images and the parent run. The same settings lead to the same folder, so that a finished run is loaded and an
-interrupted one resumed. Updates rename no runs: the hash uses the keys of 6d1eaf3 (`config.RENAMED`), and includes a
-newer key only if it differs from its neutral value (`config.NEUTRAL`).
+`phase1-demo-1a2b3c4d`: the hash covers every setting that matters to this phase, the images' fingerprint and the parent
+run, so that a finished run is found again, and an interrupted one resumed. Updates rename no runs: the hash uses the
+keys of 6d1eaf3 (`config.RENAMED`), and a newer key only if it is not at its neutral value (`config.NEUTRAL`).
 """
 
 import hashlib

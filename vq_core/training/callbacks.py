@@ -3,16 +3,13 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -63,7 +60,7 @@ class Checkpoints(Callback):
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, *_: Any) -> None:
         if self._asked:
             self.stopped_together = False
             raise StoppedEarly
@@ -101,16 +98,13 @@ class Checkpoints(Callback):
             save_checkpoint(self.run.folder / "checkpoints" / name, state)
 
 
-@contextmanager
-def signals_given_back() -> Iterator[None]:
-    """Restores the handlers of Ctrl-C and SIGTERM afterwards (Lightning and `Checkpoints` replace both)."""
-    main = threading.current_thread() is threading.main_thread()  # elsewhere they cannot be set
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # None: not set from Python
+def signals_given_back() -> ExitStack:
+    """Restores the handlers of Ctrl-C and SIGTERM, as Lightning does not if Ctrl-C comes before its first step."""
+    stack = ExitStack()
+    if threading.current_thread() is threading.main_thread():  # elsewhere they cannot be set
+        for number in STOP_SIGNALS:
+            stack.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)  # None: not from Python
+    return stack
 
 
 class Pictures(Callback):
@@ -160,8 +154,8 @@ class Pictures(Callback):
 class View(Callback):
     """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
-    `started`, `stepped` (after each batch) and `validated` are called during training, `ended` when it ends ("done",
-    "stopped early", "interrupted" or the name of an error), `show_finished` when there is nothing left to train.
+    `stepped` is called after each batch, `ended` with "done", "stopped early", "interrupted" or the name of an error,
+    `show_finished` when there is nothing left to train.
     """
 
     def __init__(self, run: Run, history: History) -> None:

@@ -1,7 +1,4 @@
-"""Recognises from a run's own metrics what goes wrong in it, and suggests which settings to change.
-
-T1 codebook collapse · T2 unstable GAN · T3 blur · T4 overfitting.
-"""
+"""Recognises by metrics T1 codebook collapse, T2 unstable GAN, T3 blur, T4 overfitting, and suggests other settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
