@@ -49,14 +49,14 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
 
     Each avatar is also written as a PNG of its own, with its codes beside it.
     """
+    import numpy as np
     import torch
 
-    from vq_core.data.augment import to_pictures
     from vq_core.data.images import images_of
     from vq_core.errors import DataError
     from vq_core.evaluation.memorization import novelty
-    from vq_core.evaluation.report import reconstruct_held_out
     from vq_core.generation.sampling import Sampling, fill_codes, prior_of, random_codes, sample_codes
+    from vq_core.runs.codes import extract_codes
     from vq_core.runs.finding import finished, load_images
     from vq_core.runs.loading import load_vqvae
 
@@ -65,7 +65,8 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
         raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with --way {way}: leave it out")
     drawers: dict[str, Any] = {"random": "phase2", "causal": "prior", "masked": "masked"}
     sampling, run = Sampling(**drawing), finished(drawers[way], config)
-    model, results = load_vqvae(finished("phase2", config)).to(pick_device(config)), common.Results(run, out)
+    autoencoder, results = finished("phase2", config), common.Results(run, out)
+    model = load_vqvae(autoencoder).to(pick_device(config))
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:
@@ -76,8 +77,9 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
         packed = load_images(config)
         if packed.fingerprint != run.result()["data"]:
             raise DataError(f"those of {run.name} are not here")
-        new = novelty(to_pictures(images), packed, to_pictures(reconstruct_held_out(model, packed)))
-        results.save_grid(images_of(packed, new.rows), 8, "-nearest")
+        known, rows = np.stack([extract_codes(autoencoder, config, view) for view in (0, 1)]), packed.train_rows
+        new = novelty({way: codes.cpu().numpy()}, known[:, rows], known[0, packed.val_rows])[way]
+        results.save_grid(images_of(packed, rows[new.nearest]), 8, "-nearest")
         nearer = "fraction nearer to a training image than a held-out one"
         click.echo(f"  {nearer}: {new.nearer:.2f} (0.50 for real images)")
         click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")

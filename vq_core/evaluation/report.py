@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -20,7 +20,7 @@ from vq_core.data.packed import PackedImages
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
 from vq_core.evaluation.distances import PretrainedFeatures
-from vq_core.evaluation.memorization import code_novelty
+from vq_core.evaluation.memorization import novelty
 from vq_core.machine import pick_device
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
@@ -89,14 +89,6 @@ def reconstruction_metrics(
     if model.quantize:
         result |= {"perplexity": float(perplexity(counts)), "codes_used": float((counts > 0).float().mean())}
     return result | {"images": float(len(rows))}
-
-
-@torch.no_grad()
-def reconstruct_held_out(model: VQVAE, packed: PackedImages, count: int = 2000) -> Float[Tensor, "b 3 h w"]:
-    """Reconstructions of the first `count` held-out images, on the CPU."""
-    rows = packed.val_rows[:count]
-    parts = np.array_split(rows, -(-len(rows) // 64))
-    return torch.cat([model(images_of(packed, part).to(model.device)).cpu() for part in parts])
 
 
 def held_out_halves(packed: PackedImages) -> tuple[Pictures, Pictures]:
@@ -173,7 +165,7 @@ def compare_sets(
     if samples and packed.fingerprint == run.result()["data"]:  # else of an export, whose training images are not here
         codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
         drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
-        for name, found in code_novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():
+        for name, found in novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():
             metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
     stored, few = run.result(), min(len(reference), int(metrics["distance_images"]))
     if stored.get("against") != against:  # distances to other images are not comparable with these
