@@ -73,7 +73,10 @@ def test_the_whole_way(folder: Path) -> None:
 
 
 class Pixels(PretrainedFeatures):
-    frechet, kernel = "fid", "kid"
+    frechet, kernel, figure = "fid", "kid", "Distances of {}; pixels"
+
+    def __init__(self, resize: str) -> None:
+        super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, ::32, ::32].flatten(1)

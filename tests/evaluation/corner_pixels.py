@@ -6,7 +6,7 @@ from vq_core.evaluation.distances import PretrainedFeatures
 
 
 class CornerPixels(PretrainedFeatures):
-    frechet, kernel = "fid", "kid"
+    frechet, kernel, figure = "fid", "kid", "Distances of {}; corners"
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, :2, :2].flatten(1)

@@ -34,9 +34,9 @@ def test_the_frechet_distance_equals_the_formula() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 513 images in each set, got 600, 512"):
+    with pytest.raises(ValueError, match="at least 513 images in each set, got 512"):
         frechet_distance(torch.randn(600, 4), torch.randn(512, 4))
-    with pytest.raises(ValueError, match="at least 4 images in each set, got 600, 3"):
+    with pytest.raises(ValueError, match="at least 4 images in each set, got 3"):
         kernel_distance(torch.randn(600, 4), torch.randn(3, 4))
     with pytest.raises(ValueError, match="at least 4 images in each set, got 3"):
         precision_recall(torch.randn(600, 4), torch.randn(3, 4))
@@ -106,23 +106,3 @@ def test_missing_weights_are_named(
     with pytest.raises(MissingWeights, match=file) as caught:
         features()
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_inceptions_features_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With weights as they come, since the real ones cannot be had: the range of the pixels is what is ours."""
-    seen: list[Tensor] = []
-
-    class Net(nn.Module):
-        def __init__(self, name: str, features: list[str]) -> None:
-            super().__init__()
-            assert (name, features) == ("inception-v3-compat", ["2048"])
-
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x)
-            return x.flatten(1)[:, :2048].float()
-
-    monkeypatch.setattr("vq_core.evaluation.distances.NoTrainInceptionV3", Net)
-    x = torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None].expand(2, 3, 32, 32)
-    assert InceptionFeatures()(x).shape == (2, 2048)
-    assert seen[0].dtype == torch.uint8 and seen[0].shape == (2, 3, 32, 32)
-    assert seen[0][0, :, 0, 0].tolist() == [0, 128, 255]

@@ -30,10 +30,10 @@ def test_each_set_is_compared_with_the_reference_at_equal_numbers(
 ) -> None:
     monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
     reference, real = held_out_halves(packed)
-    rows = packed.val_rows
-    np.testing.assert_array_equal(np.concatenate([reference, real]), packed.images[rows[: len(rows) // 2 * 2]])
-    net, codes = CornerPixels(), torch.randint(model.num_codes, (len(real) + 3, 16, 16))
-    x, y = (to_float(torch.from_numpy(some)) for some in (reference, real))
+    rows, half = packed.val_rows, len(packed.val_rows) // 2
+    np.testing.assert_array_equal(np.concatenate([reference[1], real[1]]), rows[: 2 * half])
+    net, codes = CornerPixels(), torch.randint(model.num_codes, (half + 3, 16, 16))
+    x, y = (to_float(torch.from_numpy(images[some])) for images, some in (reference, real))
     metrics = distance_metrics(model, reference, real, {"causal": codes}, [net], 0)
     expected = {"floor": y, "reconstructions": model(y).detach(), "causal": model.decode(codes[: len(y)]).detach()}
     for name, images in expected.items():
@@ -43,7 +43,7 @@ def test_each_set_is_compared_with_the_reference_at_equal_numbers(
         shares = metrics[f"fid_precision_{name}"], metrics[f"fid_recall_{name}"]
         assert shares == precision_recall(f, g)
     assert metrics["fid_causal_ratio"] == metrics["fid_causal"] / metrics["fid_reconstructions"]
-    assert len(metrics) == 3 * 5 + 2 and metrics["distance_images"] == len(real)
+    assert len(metrics) == 3 * 5 + 2 and metrics["distance_images"] == half
     few = distance_metrics(model, reference, real, {"causal": codes, "masked": codes[:4]}, [net], 0)
     assert few["distance_images"] == 4 and few["fid_masked"] == few["fid_causal"] != metrics["fid_causal"]
 

@@ -74,10 +74,15 @@ def train(config: Config, phase: Any, resume: bool) -> None:
 @click.option("--frechet", is_flag=True, help="The same in SqueezeNet's features (a small download).")
 @click.option(
     "--against",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Compare with all images of this folder instead: all held-out images, reconstructions, as many samples.",
+    metavar="[training|held-out|FOLDER]",
+    help="Compare with all these images instead: all held-out images, reconstructions, as many samples.",
 )
-def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Path | None) -> None:
+@click.option("--count", type=click.IntRange(4), help="Draw this many samples, often 10000; all sets count whole.")
+@click.option("--repeat", type=click.IntRange(2), help="Draw the samples this often: means and spread; whole sets.")
+@click.option("--resize", type=click.Choice(["torch-fidelity", "clean-fid"]), help="By whose rule, with --fid.")
+def evaluate(
+    config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Any, count: Any, repeat: Any, resize: Any
+) -> None:
     """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
     from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
     from vq_core.evaluation.report import compare_sets, keep, reconstruction_metrics
@@ -86,10 +91,20 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
     from vq_core.runs.finding import finished, load_images, run_for
     from vq_core.runs.loading import load_vqvae
 
-    if against and not (fid or frechet):
-        raise click.UsageError("--against says what to compare with; say in which features: --frechet or --fid")
+    if (against or count or repeat) and not (fid or frechet):
+        raise click.UsageError("--against, --count, --repeat: say in which features to compare: --frechet or --fid")
+    if against not in (None, "training", "held-out") and not Path(against).is_dir():
+        raise click.UsageError(f"--against: folder {against} does not exist; give another, training or held-out")
+    if resize and not fid:
+        raise click.UsageError("--resize is about Inception: add --fid, or leave it out")
     run, packed = finished(phase, config), load_images(config).verify()
-    nets = [kind() for kind in [InceptionFeatures] * fid + [SqueezeFeatures] * frechet]
+    many = (count or len(packed.val_rows) // (1 if against else 2)) * (repeat or 1)
+    priors: dict[str, Any] = {"causal": "prior", "masked": "masked"} if phase == "phase2" and many else {}
+    priors = {name: kind for name, kind in priors.items() if run_for(kind, config).done}
+    if (count or repeat) and not priors:
+        raise click.UsageError("--count and --repeat are for samples: train prior or masked, or leave them out")
+    nets: list[Any] = [InceptionFeatures(resize or "torch-fidelity")] if fid else []
+    nets += [SqueezeFeatures()] if frechet else []
     model = load_vqvae(run).to(pick_device(config))
     metrics = reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
@@ -97,19 +112,18 @@ def evaluate(config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, a
     common.echo(metrics, ".4f")
     keep(run, metrics)
     if nets:
-        count = len(packed.val_rows) // (1 if against else 2)
-        priors: dict[str, Any] = {"causal": "prior", "masked": "masked"} if phase == "phase2" and count else {}
-        samples = {name: draw_many(kind, config, count) for name, kind in priors.items() if run_for(kind, config).done}
-        click.echo("\n".join(f"  {line}" for line in compare_sets(run, config, samples, nets, against)))
+        samples = {name: draw_many(kind, config, many) for name, kind in priors.items()}
+        lines = compare_sets(run, config, samples, nets, against, repeat or int(bool(count)))
+        click.echo("\n".join(f"  {line}" for line in lines))
 
 
 @common.command(group, reads_runs=False)
 def compare(config: Config) -> None:
     """Print a table of all finished runs: settings and metrics."""
-    from vq_core.runs.records import markdown, table
+    from vq_core.runs.records import differences, markdown, table
 
     rows = table()
-    click.echo(markdown(rows) if rows else f"no finished runs in {data_dir() / 'runs'}")
+    click.echo("\n".join([markdown(rows), *differences()]) if rows else f"no finished runs in {data_dir() / 'runs'}")
 
 
 @common.command(group, reads_runs=False)

@@ -16,7 +16,7 @@ from vq_core.data.augment import to_float
 from vq_core.data.decode import load_picture
 from vq_core.data.images import images_of
 from vq_core.data.ingest import raw_files
-from vq_core.data.packed import PackedImages
+from vq_core.data.packed import PackedImages, remapped
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
 from vq_core.evaluation.distances import PretrainedFeatures
@@ -32,6 +32,8 @@ from vq_core.runs.folders import Run
 from vq_core.runs.loading import load_vqvae
 
 Pictures = UInt8[np.ndarray, "_ size size 3"]
+Chosen = tuple[Pictures, Int64[np.ndarray, " _"]]  # rows of an array: all at once may not fit in memory
+Nets = Sequence[PretrainedFeatures]
 Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
 
 
@@ -91,12 +93,17 @@ def reconstruction_metrics(
     return result | {"images": float(len(rows))}
 
 
-def held_out_halves(packed: PackedImages) -> tuple[Pictures, Pictures]:
+def _batches(images: Pictures, rows: np.ndarray) -> Iterator[Tensor]:
+    """The images at these rows as floats, 64 at a time."""
+    return (to_float(torch.from_numpy(remapped(images)[some])) for some in np.array_split(rows, -(-len(rows) // 64)))
+
+
+def held_out_halves(packed: PackedImages) -> tuple[Chosen, Chosen]:
     """The first and the second half of the held-out images. Raises `ArgumentError` if a half has fewer than 4."""
     half = len(packed.val_rows) // 2
     if half < distances.FEWEST:
         raise ArgumentError(f"{len(packed.val_rows)} held-out images are too few for distances between their halves")
-    return packed.images[packed.val_rows[:half]], packed.images[packed.val_rows[half : 2 * half]]
+    return (packed.images, packed.val_rows[:half]), (packed.images, packed.val_rows[half : 2 * half])
 
 
 def images_in(folder: Path, config: Config) -> tuple[Pictures, int]:
@@ -116,83 +123,104 @@ def images_in(folder: Path, config: Config) -> tuple[Pictures, int]:
 
 
 def distance_metrics(
-    model: VQVAE, reference: Pictures, real: Pictures, samples: Drawn, nets: Sequence[PretrainedFeatures], seed: int
+    model: VQVAE, reference: Chosen, real: Chosen, samples: Drawn, nets: Nets, seed: int, draws: int = 0
 ) -> dict[str, float]:
     """Compare a reference with other real images (`floor`), their `reconstructions`, and sets of samples, decoded.
 
-    Of each set as many images count as the smallest has (`distance_images`). In SqueezeNet's features the metrics of a
-    SET are `frechet_SET` (with at least 513 images) and, for samples, `frechet_SET_ratio` (to the reconstructions'),
-    `kernel_SET`, `kernel_SET_std` (spread over subsets), `frechet_precision_SET`, `frechet_recall_SET`; in Inception's
-    `fid_…`, `kid_…`. Raises `ArgumentError` for fewer than 4 images in a set.
+    Of each set as many images count as the smallest has (`distance_images`); or, with `draws`, sets are taken whole and
+    samples are so many draws, with means and standard deviations (`…_spread`). In SqueezeNet's features the metrics of
+    a SET are `frechet_SET` (with at least 513 images) and, for as many samples as reconstructions, `frechet_SET_ratio`
+    of the two, `kernel_SET`, `kernel_SET_std` (spread over subsets), `frechet_precision_SET`, `frechet_recall_SET`; in
+    Inception's `fid_…`, `kid_…`. The reference itself is no floor. Raises `ArgumentError` for fewer than 4 in a set.
     """
-    count, device = min([len(real), *map(len, samples.values())]), model.device
-    known, given = (torch.from_numpy(pictures).split(64) for pictures in (reference, real[:count]))
-    metrics = {"distance_images": float(count)}
+    least, device = min([len(real[1]), *(len(codes) // (draws or 1) for codes in samples.values())]), model.device
+    metrics, cut = {"distance_images": float(least)}, None if draws else least
+    given = real[0], real[1][:cut]
     for net in nets:
-        there = distances.features_of(map(to_float, known), net, device)
-        sets: dict[str, Iterable[Tensor]] = {"floor": map(to_float, given)}
-        sets["reconstructions"] = (model(to_float(x.to(device))) for x in given)
-        sets |= {name: map(model.decode, codes[:count].to(device).split(64)) for name, codes in samples.items()}
+        there = distances.features_of(_batches(*reference), net, device)
+        sets: dict[str, Iterable[Tensor]] = {} if real is reference else {"floor": _batches(*given)}
+        sets["reconstructions"] = (model(x.to(device)) for x in _batches(*given))
+        sets |= {name: map(model.decode, codes[:cut].to(device).split(64)) for name, codes in samples.items()}
         for name, images in sets.items():
-            here = distances.features_of(images, net, device)
-            frechet, kernel = f"{net.frechet}_{name}", f"{net.kernel}_{name}"
-            if min(len(there), count) >= distances.FEW:
-                metrics[frechet] = distances.frechet_distance(there, here)
-                if name in samples:
-                    metrics[f"{frechet}_ratio"] = metrics[frechet] / metrics[f"{net.frechet}_reconstructions"]
-            metrics[kernel], metrics[f"{kernel}_std"] = distances.kernel_distance(there, here, seed)
-            precision, recall = distances.precision_recall(there, here)
-            metrics |= {f"{net.frechet}_precision_{name}": precision, f"{net.frechet}_recall_{name}": recall}
+            parts = distances.features_of(images, net, device).chunk(draws if draws and name in samples else 1)
+            names = [f"{net.kernel}_{name}", f"{net.kernel}_{name}_std"]
+            names += [f"{net.frechet}_{kind}{name}" for kind in ("precision_", "recall_", "")]
+            values, many = list[list[float]](), min(len(there), len(parts[0])) >= distances.FEW
+            for here in parts:
+                shares = distances.precision_recall(there, here, draws > 0)
+                values.append([*distances.kernel_distance(there, here, seed), *shares])
+                values[-1] += [distances.frechet_distance(there, here)] if many else []
+            for key, each in zip(names, zip(*values, strict=True), strict=False):  # no Fréchet distance of few images
+                metrics[key] = float(np.mean(each))
+                metrics |= {f"{key}_spread": float(np.std(each, ddof=1))} if len(each) > 1 else {}
+            if names[-1] in metrics and name in samples and len(parts[0]) == len(given[1]):
+                metrics[f"{names[-1]}_ratio"] = metrics[names[-1]] / metrics[f"{net.frechet}_reconstructions"]
     return metrics
 
 
 def compare_sets(
-    run: Run, config: Config, samples: Drawn, nets: Sequence[PretrainedFeatures], folder: Path | None = None
+    run: Run, config: Config, samples: Drawn, nets: Nets, against: Path | str | None = None, draws: int = 0
 ) -> list[str]:
     """Compare an autoencoder's reconstructions, and samples of its priors, with real images; store all in its result.
 
-    With the images of a folder or, without one, with half of the held-out images, the other half being reconstructed.
-    Without networks only copies are counted. Returns a line for each set, and for each figure that means little. Raises
-    `ArgumentError` or `DataError` for fewer than 4 images in a set.
+    With the "training" images, the "held-out" ones or those of a folder or, without any, with half of the held-out
+    images, the other half being reconstructed; at equal numbers or, with `draws` of the samples, whole sets. Without
+    networks only copies are counted. Returns a line for each set, for each figure that means little, and with its full
+    name, stored as `…_figure`. Raises `ArgumentError` or `DataError` for fewer than 4 images in a set.
     """
     model, packed = load_vqvae(run).to(pick_device(config)), load_images(config)
-    if folder is None:
-        (reference, real), against, where = held_out_halves(packed), None, "others held out"
-    else:
-        (reference, left_out), real = images_in(folder, config), packed.images[packed.val_rows]
-        against, where = folder.resolve().name, f"of {folder}; {left_out} unusable files left out"
-    metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed)
+    reference = real = packed.images, packed.val_rows
+    where = which = f"{against} images"
+    if against is None:
+        (reference, real), which, where = held_out_halves(packed), "other held-out images", "others held out"
+    elif against == "training":
+        if packed.fingerprint != run.result()["data"]:
+            raise DataError(f"{run.name}: was trained on other images than those here; give --against a folder of them")
+        reference = packed.images, packed.train_rows
+    elif against != "held-out":
+        pictures, left_out = images_in(Path(against), config)
+        where, against = f"of {against}; {left_out} unusable files left out", Path(against).resolve().name
+        reference, which = (pictures, np.arange(len(pictures))), f"images of {against}"
+    metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed, draws)
     if samples and packed.fingerprint == run.result()["data"]:  # else of an export, whose training images are not here
         codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
         drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
         for name, found in novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():
             metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
-    stored, few = run.result(), min(len(reference), int(metrics["distance_images"]))
+    least, there, size = int(metrics["distance_images"]), len(reference[1]), packed.images.shape[1]
+    stored, few, made = run.result(), min(there, least), f"{len(real[1]) if draws else least} reconstructions"
+    for many in {len(grids) // draws if draws else least for grids in samples.values()}:
+        made = f"{many} samples{f' (mean of {draws} draws)' if draws > 1 else ''} and {made}"
+    made += f" against {there} {which}, {size}×{size}"
+    names = {f"{net.frechet}_figure": net.figure.format(made) for net in nets}
+    stale = [f"{kind}_" for net in nets for kind in (net.frechet, net.kernel)]  # of other sets under the same keys
     if stored.get("against") != against:  # distances to other images are not comparable with these
-        old = [key for key in stored if key.startswith(("fid_", "kid_", "frechet_", "kernel_"))]
-        keep(run, dict.fromkeys(old) | {"against": against})
-    keep(run, metrics)
-    lines = [f"{int(metrics['distance_images'])} images in each set, compared with {len(reference)} {where}"]
-    told = {name: ", ".join(_told(name, metrics, nets)) for name in ("floor", "reconstructions", *samples)}
+        metrics["against"], stale = against, ["fid_", "kid_", "frechet_", "kernel_"]
+    keep(run, dict.fromkeys(key for key in stored if key.startswith(tuple(stale))) | metrics | names)
+    lines = [f"{'all' if draws else least} images in each set, compared with {there} {where}"]
+    digits = 2 if draws else 1
+    told = {name: ", ".join(_told(name, metrics, nets, digits)) for name in ("floor", "reconstructions", *samples)}
     lines += [f"{name}: {figures}" for name, figures in told.items() if figures]
     if nets and few < distances.FEW:
-        lines.append(f"no Fréchet distance, only the kernel distance: {few} images, and it needs {distances.FEW}")
-    elif few < distances.FID_WANTS and "fid_floor" in metrics:
+        of = " of the smallest set" if draws else ""
+        lines.append(f"no Fréchet distance{of}, only the kernel distance: {few} images, and it needs {distances.FEW}")
+    elif few < distances.FID_WANTS and "fid_reconstructions" in metrics:
         lines.append(f"FID on {few} images, fewer than {distances.FID_WANTS}, is biased upwards; KID is unbiased")
     if nets and few < distances.STEADY:
         lines.append(f"precision and recall on {few} images, fewer than {distances.STEADY}, are mostly chance")
-    return lines
+    return [*lines, *names.values()]
 
 
-def _told(name: str, metrics: dict[str, Any], nets: Sequence[PretrainedFeatures]) -> Iterator[str]:
+def _told(name: str, metrics: dict[str, Any], nets: Nets, digits: int) -> Iterator[str]:
     """The metrics of one set, in words."""
-    for net in nets:
+    for net in (net for net in nets if f"{net.kernel}_{name}" in metrics):
         frechet, kernel = f"{net.frechet}_{name}", f"{net.kernel}_{name}"
         if frechet in metrics:
             ratio = f" ({metrics[f'{frechet}_ratio']:.2f}× reconstructions)" if f"{frechet}_ratio" in metrics else ""
-            yield f"{net.frechet} {metrics[frechet]:,.1f}{ratio}"
+            yield f"{net.frechet} {metrics[frechet]:,.{digits}f}{ratio}"
         yield f"{net.kernel} {metrics[kernel]:.3g} ± {metrics[f'{kernel}_std']:.2g}"
         yield from (f"{kind} {metrics[f'{net.frechet}_{kind}_{name}']:.2f}" for kind in ("precision", "recall"))
+    yield from (f"{key} {value:.2g}" for key, value in metrics.items() if key.endswith(f"_{name}_spread"))
     if f"copies_{name}" in metrics:
         copied, usual = (100 * metrics[f"copies_{key}"] for key in (name, "held_out"))
         yield f"copies {copied:.1f} % (held-out images {usual:.1f} %)"
