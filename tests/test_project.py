@@ -31,6 +31,7 @@ TOP = {
     ".gitignore",
     "LICENSE",
     "CONTRIBUTING.md",
+    "BENCHMARKS.md",
     "CHANGELOG.md",
     "CITATION.cff",
     "constraints.txt",

@@ -143,6 +143,39 @@ def test_evaluate_against_a_folder(folder: Path, tmp_path: Path, monkeypatch: py
     assert result.exit_code == 0 and json.loads((run / "result.json").read_text())["against"] is None
 
 
+def test_evaluate_by_the_protocol_of_papers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many samples, whole sets, a spread over draws, and a name that says all of it."""
+    monkeypatch.setattr("vq_core.evaluation.distances.InceptionFeatures", Pixels)
+    monkeypatch.setattr("vq_core.evaluation.distances.FEW", 2)
+    (run,) = (folder / "runs").glob("phase2-*")
+    words = ["evaluate", *TINY, "--fid"]
+    for wrong, message in (
+        (["evaluate", *TINY, "--count", "9"], "--frechet or --fid"),
+        (["evaluate", *TINY, "--resize", "clean-fid"], "add --fid"),
+        ([*words, "--count", "9", "--phase", "phase1"], "train prior or masked"),
+    ):
+        result = call(folder, *wrong)
+        assert result.exit_code == 2 and message in result.output.splitlines()[-1]
+    result = call(folder, *words, "--against", "training", "--count", "9", "--repeat", "3")
+    assert result.exit_code == 0, result.output
+    stored = json.loads((run / "result.json").read_text())
+    held_out, kept = int(stored["images"]), stored["packed_images"]
+    name = (
+        f"9 samples (mean of 3 draws) and {held_out} reconstructions against {kept - held_out} training images, 64×64"
+    )
+    assert stored["fid_figure"] == f"Distances of {name}; pixels" and stored["fid_figure"] in result.output
+    assert stored["against"] == "training" and stored["fid_floor"] > 0 and stored["fid_causal_spread"] > 0
+    assert f"fid_causal_spread {stored['fid_causal_spread']:.2g}" in result.output
+    assert held_out != 9 and stored.get("fid_causal_ratio") is None, "of other numbers of images"
+    result = call(folder, *words, "--against", "held-out")
+    assert result.exit_code == 0, result.output
+    stored = json.loads((run / "result.json").read_text())
+    assert stored["fid_causal_ratio"] > 0 and stored["fid_causal_spread"] is None and stored["fid_floor"] is None
+    assert f"against {held_out} held-out images" in stored["fid_figure"] and "floor" not in result.output
+    result = call(folder, *words)
+    assert result.exit_code == 0 and json.loads((run / "result.json").read_text())["against"] is None
+
+
 def test_a_full_disk_is_one_line(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "processed", tmp_path / "processed")
     shutil.copytree(folder / "avatars", tmp_path / "avatars")

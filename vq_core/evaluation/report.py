@@ -198,9 +198,9 @@ def compare_sets(
         metrics["against"], stale = against, ["fid_", "kid_", "frechet_", "kernel_"]
     keep(run, dict.fromkeys(key for key in stored if key.startswith(tuple(stale))) | metrics | names)
     lines = [f"{'all' if draws else least} images in each set, compared with {there} {where}"]
-    digits = 2 if draws else 1
-    told = {name: ", ".join(_told(name, metrics, nets, digits)) for name in ("floor", "reconstructions", *samples)}
-    lines += [f"{name}: {figures}" for name, figures in told.items() if figures]
+    for name in ("floor", "reconstructions", *samples):
+        if figures := ", ".join(_told(name, metrics, nets, 2 if draws else 1)):
+            lines.append(f"{name}: {figures}")
     if nets and few < distances.FEW:
         of = " of the smallest set" if draws else ""
         lines.append(f"no Fréchet distance{of}, only the kernel distance: {few} images, and it needs {distances.FEW}")
