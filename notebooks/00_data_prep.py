@@ -40,12 +40,25 @@ raw = raw_dir(config)
 # ## Where we are
 #
 # The six notebooks build one machine. An *encoder* turns a picture into a small grid of vectors. A *codebook* replaces
-# each vector by the number of its nearest entry. A *decoder* draws the picture again from these numbers. At last a
-# *prior* learns which numbers go together, and draws new pictures. Here we are at the far left: the images that all of
-# it learns from.
+# each vector by the nearest of its own vectors, so that only that one's number need be stored. A *decoder* draws the
+# picture again. At last a *prior* learns which numbers go together, and draws new pictures. Here we are at the far
+# left: the images that all of it learns from.
 
 # %%
 pipeline(config, "images")
+
+# %% [markdown]
+# | word | in a line |
+# |---|---|
+# | VQ-VAE | encoder, codebook and decoder, trained to give the picture back (*vector-quantised variational autoencoder*) |
+# | GAN | a second network that is to tell real from made, and so teaches the decoder sharpness |
+# | code, codebook | one vector of a learnt list (or its number), and the list |
+# | token | a code as one item of a sequence |
+# | prior | the model of which codes go together |
+# | logit | a network's answer before it is made a probability; any number |
+# | dB (decibel) | the scale of PSNR: ten times less squared error is 10 dB more |
+# | LPIPS | a distance between pictures in the features of a trained network |
+# | **T1** … **T4** | what goes wrong: codebook collapses · GAN unstable · blur · overfitting |
 
 # %% [markdown]
 # ## 1. Prepare
@@ -174,8 +187,7 @@ fig
 #
 # Finding them takes two steps. A *perceptual hash* describes a picture's coarse pattern of light and dark in 64 bits,
 # which survive compression and resizing. Two pictures whose hashes differ in at most `data.near_duplicate_bits` bits
-# become a candidate pair. Is the hash enough? Here are the distances between pictures that were all kept, so all are
-# different:
+# become a candidate pair. Is the hash enough? Here are its distances between pictures that the pixels have told apart:
 
 # %%
 hashes = np.array([duplicates.perceptual_hash(image) for image in packed.images[:500]])
@@ -237,15 +249,14 @@ plots.rows_of_images({"crop": cropped, "pad": padded})
 # %% [markdown]
 # ## 7. What training sees
 #
-# Few images are soon learnt by heart (T4). *Augmentation* shows each of them a little changed every time. With $T$ a
-# random change, $x$ an image and $L$ the loss, training minimises
+# Few images are soon learnt by heart (T4). *Augmentation* shows each of them a little changed every time. With $A_i$ a
+# change drawn anew for image $x_i$, and $L$ the loss, training minimises
 #
-# $$\mathbb E_x \mathbb E_T \bigl[L(T(x))\bigr],$$
+# $$\frac1n \sum_{i=1}^n L\bigl(A_i(x_i)\bigr),$$
 #
-# so the model learns the pictures $T(x)$, not the pictures $x$. That tells what augmentation may do and what it may
-# not. It *may* make anything that could have lain in the folder: a mirrored face, a slightly lighter one. It *may not*
-# make what you never want back: a face on its side costs codebook entries, and tilted samples come out. Nor can it
-# invent people: it stretches the data that there are.
+# so the model learns the changed pictures. That tells what augmentation may do. It *may* make anything that could have
+# lain in the folder: a mirrored face, a slightly lighter one. It *may not* make what you never want back: a face on its
+# side costs codebook entries, and tilted samples come out. Nor can it invent people.
 
 # %%
 x = to_float(torch.from_numpy(packed.images[packed.train_rows[:8]]))
@@ -255,9 +266,11 @@ rows |= {"may not: turned": x.rot90(1, (2, 3)), "may not: ±90 %": augment(x, st
 plots.rows_of_images({name: to_pictures(batch) for name, batch in rows.items()})
 
 # %% [markdown]
-# **You should see** faces that could be in the set in the second row, and faces that could not in the last two.
+# **You should see** faces that could be in the set in the second row: some mirrored, a little lighter or paler. In the
+# last two are faces that could not. *If your images have a side that matters* (writing, a parting always on the left),
+# set `data.flip=0`. *If training finds T4*, raise `data.brightness`, `data.contrast` and `data.saturation` to 0.2.
 #
-# The mean over many images shows the same at a glance. It says where things are to be expected:
+# The mean over many images shows where things are to be expected:
 
 # %%
 many = to_float(torch.from_numpy(packed.images[packed.train_rows[:200]]))
@@ -271,20 +284,10 @@ plots.image_grid(means, columns=3, titles=[f"mean, {name}" for name in seen], si
 # A codebook for that would need every part of a face in four directions.
 #
 # This is the code. Every image draws its own flip and its own three factors, from a generator whose seed follows from
-# the run's seed and the step; so a training that is resumed sees the same changes.
+# the run's seed and the step; so a training that is resumed sees the same changes. Held-out images are never augmented.
 
 # %%
 code_of(augment)
-
-# %%
-rounds = [augment(x, config.data, torch.Generator().manual_seed(seed)) for seed in range(3)]
-rows = {"packed": to_pictures(x)} | {f"round {n + 1}": to_pictures(r) for n, r in enumerate(rounds)}
-plots.rows_of_images(rows)
-
-# %% [markdown]
-# **You should see** the same faces, some mirrored, a little lighter, darker or paler; nothing blurred or tilted. *If
-# your images have a side that matters* (writing, a parting always on the left), set `data.flip=0`. *If training finds
-# T4*, raise `data.brightness`, `data.contrast` and `data.saturation` to 0.2. Held-out images are never augmented.
 
 # %% [markdown]
 # ## 8. The split
@@ -297,7 +300,7 @@ plots.rows_of_images(rows)
 # $$u(x) = \frac{h_s(x)}{2^{64}} \in [0, 1), \qquad x \text{ is held out if } u(x) < v.$$
 #
 # Here $h_s(x)$ are the first 64 bits of the SHA-256 of seed and content, and $v$ is `data.val_share`. A toy: a thousand
-# pictures, then one more that comes first in the list.
+# pictures (each name stands for a picture's content), then one more that comes first in the list.
 
 
 # %%
@@ -318,8 +321,8 @@ for split in (drawn_in_order, by_content):
 # %% [markdown]
 # **You should see** most of the held-out pictures leak in the first case, none in the second.
 #
-# The real thing. One line changes something only if a side would otherwise be empty. Rows are sorted by content as
-# well, so that renaming a file changes nothing.
+# The real thing. The line below `val = …` is for tiny sets: if one side were empty, one or two images are moved. Rows
+# are sorted by content as well, so that renaming a file changes nothing.
 
 # %%
 code_of(ingest._split)
