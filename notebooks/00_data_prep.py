@@ -51,7 +51,7 @@ pipeline(config, "images")
 # | word | in a line |
 # |---|---|
 # | VQ-VAE | encoder, codebook and decoder, trained to give the picture back (*vector-quantised variational autoencoder*) |
-# | GAN | a second network that is to tell real from made, and so teaches the decoder sharpness |
+# | GAN | a second network tells real from made, and so teaches the decoder sharpness |
 # | code, codebook | one vector of a learnt list (or its number), and the list |
 # | token | a code as one item of a sequence |
 # | prior | the model of which codes go together |
@@ -78,8 +78,6 @@ print(f"{image_source(config)}: {len(packed.kept)} images of {packed.images.shap
 
 # %% [markdown]
 # ## 2. The raw images
-#
-# A look at the originals, made small, before anything is done to them.
 
 # %% tags=["picture-avatars"]
 first = [entry.file for entry in packed.kept][:24]
@@ -112,10 +110,10 @@ plots.rows_of_images({name: colours[:, None, None] for name, colours in rows.ite
 # %% [markdown]
 # **You should see** one greyish colour all along the middle row. A picture made of such means is what we call blurred.
 #
-# There are two more reasons. A grid of symbols is *short*: the model of new pictures has to choose a few hundred times,
-# not tens of thousands of times. And it can be *edited*: a symbol can be counted, copied from another picture, or
-# replaced wherever it stands. The crudest such grid is a palette. Here one image is reduced to 16×16 cells, and each
-# cell to one of eight colours; then the commonest number is replaced by the one of the most different colour.
+# There are two more reasons. A grid of symbols is *short*: a model of new pictures chooses a few hundred times, not tens
+# of thousands of times. And it can be *edited*: a symbol can be counted, copied or replaced wherever it stands. The
+# crudest such grid is a palette: here 16×16 cells, each of one of eight colours. Then the commonest number is replaced
+# by the one of the most different colour.
 
 # %%
 small = Image.fromarray(packed.images[0]).resize((16, 16), Image.Resampling.BOX).quantize(8, kmeans=8)
@@ -135,15 +133,13 @@ fig
 # %% [markdown]
 # **You should see** one picture as numbers, and an edit that names one number and repaints every place where it stood.
 #
-# Discreteness has a price: what no symbol can say is lost. A colour per cell says far too little. So the notebooks that
-# follow *learn* a better list, whose entries are vectors, and a decoder that draws a whole patch from each and its
-# neighbours.
+# Discreteness has a price: what no symbol can say is lost. A colour per cell says far too little. So what follows
+# *learns* a better list, of vectors, and a decoder that draws a whole patch from each and its neighbours.
 
 # %% [markdown]
 # ## 4. Kept and set aside
 #
-# A single unreadable file should not stop a day of training, and a doubtful one should not be used silently. So every
-# file ends in one of these rows. The reasons stand in `manifest.csv`, file by file.
+# Every file ends in one of these rows; the reasons stand in `manifest.csv`, file by file.
 
 # %%
 converted = {f"of these: {how}": count for how, count in packed.conversions().items()}
@@ -232,9 +228,8 @@ plots.rows_of_images({"kept": left, "set aside": right}) if twins else print("no
 # ## 6. Crop or pad
 #
 # The networks want squares of one size. Pictures that are not square are cropped to the middle (`crop`) or put on a
-# square of their border's colour (`pad`). Cropping loses the ends; padding keeps them, but the codebook then spends
-# entries on bands. Portraits mostly lose nothing that matters by cropping; the originals here are cut to 3:4 to show
-# the difference.
+# square of their border's colour (`pad`). Cropping loses the ends; padding spends codebook entries on bands. The
+# originals here are cut to 3:4 to show the difference.
 
 # %%
 tall = [to_square(image, "crop", 256).crop((32, 0, 224, 256)) for image in originals[:6]]
@@ -280,8 +275,8 @@ means = [to_pictures(batch.mean(dim=0, keepdim=True))[0] for batch in seen.value
 plots.image_grid(means, columns=3, titles=[f"mean, {name}" for name in seen], side=1.8)
 
 # %% [markdown]
-# **You should see** a ghost of a face twice, the second one symmetric, then a kaleidoscope with eyes on all four sides.
-# A codebook for that would need every part of a face in four directions.
+# **You should see** a ghost of a face twice, the second one symmetric, then a kaleidoscope: a codebook for that would need
+# every part of a face in four directions.
 #
 # This is the code. Every image draws its own flip and its own three factors, from a generator whose seed follows from
 # the run's seed and the step; so a training that is resumed sees the same changes. Held-out images are never augmented.
@@ -401,8 +396,7 @@ plots.rows_of_images({"packed": to_pictures(x), "shifted": to_pictures(moved)})
 
 # %% [markdown]
 # It may, as far as the pictures go: a face a little to the left could have lain in the folder. But it is not free.
-# Samples will be off centre as well, the eyes are no longer in the same cells, and the prior has more to learn. In this
-# project only the prior sees mildly cropped views, and only where `prior.views` is above 2.
+# Samples will be off centre as well, the eyes are no longer in the same cells, and the prior has more to learn.
 
 # %% [markdown]
 # ## Check

@@ -144,8 +144,7 @@ fig
 
 # %% [markdown]
 # **You should see** $E$ fall from panel to panel until each cluster has a centre of its own. The straight borders
-# between cells are where two centres are equally near. This picture is all of vector quantisation; real latents only
-# have more numbers.
+# between cells are where two centres are equally near. Real latents only have more numbers.
 #
 # Colours are vectors too, of three numbers. Here k-means looks for codebooks of the colours in one image, and each
 # pixel is replaced by its nearest code:
@@ -159,9 +158,8 @@ titles = [f"K = {k}: {np.log2(k):.0f} bits, E = {inertia(colours, book):.4f}" fo
 plots.image_grid([packed.images[0] / 255, *shown], columns=5, titles=["image", *titles], side=2.0)
 
 # %% [markdown]
-# **You should see** an image that grows truer with $K$, at one more bit per pixel for each doubling. A codebook of
-# colours needs a number per pixel. Ours needs one number per *cell*, because its codes are vectors from which a decoder
-# draws a patch.
+# **You should see** an image that grows truer with $K$, at one more bit per pixel for each doubling. Ours needs one number
+# per *cell*, because its codes are vectors from which a decoder draws a patch.
 
 # %% [markdown]
 # ## 3. Perplexity

@@ -187,7 +187,7 @@ print(f"gradient at z_e equal to the one at z_q: {torch.equal(z_e.grad, from_dec
 # - **Commitment** holds latents near their codes. Reconstruction is judged at $z_q$, so it does not see how far away $z_e$
 #   is. It may push the same way in every step, and latents run off faster than codes can follow.
 #
-# (Where `loss.perceptual` is not 0 there is $\lambda_{perc}$·LPIPS as well: a distance in the features of a trained network.)
+# (Where `loss.perceptual` is not 0, $\lambda_{perc}$·LPIPS is added.)
 #
 # A toy autoencoder in two dimensions: a matrix before, a matrix after, eight codes between.
 
@@ -311,9 +311,8 @@ ax.legend(fontsize=8)
 fig
 
 # %% [markdown]
-# **You should see** a quick code, a slow one, and one that does not arrive at all in 100 steps. A slow code averages over more
-# images and is steadier; if it is too slow for the encoder, its latents leave it behind, and it may end as the next section
-# tells.
+# **You should see** a quick code, a slow one, and one that does not arrive in 100 steps. A slow code is steadier; if it is too
+# slow for the encoder, its latents leave it behind.
 
 # %% [markdown]
 # ## 6. Why codes die, and what brings them back
@@ -361,8 +360,7 @@ fig
 # **You should see** crosses left behind between and beside the clusters on the left, and on the right all or nearly all
 # codes among the latents, at a higher perplexity.
 #
-# In the package: who is dead, how a code is moved, and where to. `dead_codes` and `replace` belong to the quantiser, the
-# rest to the training, which knows the images.
+# In the package: who is dead, how a code is moved, and where to.
 
 # %%
 code_of(VectorQuantizerEMA.dead_codes, VectorQuantizerEMA.replace, AutoencoderTraining._reset_dead_codes)
@@ -370,9 +368,8 @@ code_of(VectorQuantizerEMA.dead_codes, VectorQuantizerEMA.replace, AutoencoderTr
 # %% [markdown]
 # ## 7. The schedule
 #
-# Now for the real thing. The first steps are small, because the codebook is new to the decoder and large ones would throw
-# the latents off their codes; the last ones are small so that the weights settle. A *step* is one update of the autoencoder,
-# whatever the accumulation.
+# Now for the real thing. The first steps are small, as large ones would throw the latents off their new codes; the last ones
+# are small so that the weights settle.
 
 # %%
 total, peak = config.phase1.steps, config.phase1.lr
@@ -405,7 +402,7 @@ print(f"{run.name}: best on held-out images at step {run.result()['best_step']}"
 # %% [markdown]
 # ## 9. Curves
 #
-# Training terms and held-out figures, as logged in the run's `history.jsonl` (TensorBoard has them too).
+# As logged in the run's `history.jsonl` (TensorBoard has them too).
 
 # %%
 names = {
@@ -425,8 +422,7 @@ plots.curves({"phase 1": run}, names)
 # %% [markdown]
 # ## 10. Held-out images, and what is kept of them
 #
-# Input, the indices as colours, and what the decoder makes of these; none of the images was trained on. Colours stand for
-# numbers only: two similar colours need not be similar codes.
+# Input, the indices as colours, and what the decoder makes of these. Two similar colours need not be similar codes.
 
 # %%
 model = vq_core.load_vqvae(run).to(device)
@@ -492,8 +488,8 @@ Markdown(markdown(rows))
 # %% [markdown]
 # ## 13. The worst
 #
-# An average hides its failures. Here every held-out image is scored, and the eight worst are shown; the last row is the
-# absolute error, from black (none) to white.
+# An average hides its failures. Here are the eight worst of all held-out images; the last row is the absolute error, from
+# black (none) to white.
 
 # %%
 parts = np.array_split(packed.val_rows, -(-len(packed.val_rows) // 32))
@@ -513,9 +509,9 @@ plots.rows_of_images({name: to_pictures(images) for name, images in shown.items(
 
 # %% [markdown]
 # **You should see** (`demo`) what is thin: spectacles, curls, braids, strands before a backdrop of another colour. A cell is
-# four pixels wide, and what is finer must be one of the K codes or is painted over. The errors lie along edges and form
-# outlines; the worst image is 2–3 dB below the mean, and still the same person. Faces that are wrong as a whole would mean
-# too little training, or images of a kind that the training set hardly has.
+# four pixels wide, and what is finer must be one of the K codes or is painted over. The worst image is 2–3 dB below
+# the mean, and still the same person. Faces that are wrong as a whole would mean too little training, or images of a kind
+# that the training set hardly has.
 
 # %% [markdown]
 # ## 14. The codebook through training

@@ -382,7 +382,7 @@ print(f"λ_gan = {loss.gan} pulls {float(loss.gan / factor):.2f} times as strong
 # %% [markdown]
 # ## 9. The same images: input, Phase 1, Phase 2
 #
-# Held-out images. Look at the rims of the irises and at the strands of hair.
+# Look at the rims of the irises and at the strands of hair.
 
 # %% tags=["picture-reconstructions"]
 rows = {name: to_pictures(some) for name, some in images.items()}
@@ -597,9 +597,8 @@ print({layers: side_of_patch(layers) for layers in (1, 2, 3, 4)})
 print(f"as measured: {side_of_patch(disc.layers) == patch}")
 
 # %% [markdown]
-# 16, 34, 70, 142: each layer doubles the side and a little. Those of 70 pixels are the ones of the paper in which the PatchGAN
-# was introduced (Isola et al., [arXiv:1611.07004](https://arxiv.org/abs/1611.07004)), for images of 256×256; for `demo`'s 64×64 they would
-# be larger than the image.
+# 16, 34, 70, 142: each layer doubles the side and a little. 70 is the paper's (Isola et al.,
+# [arXiv:1611.07004](https://arxiv.org/abs/1611.07004)), for images of 256×256; `demo`'s are smaller than that.
 
 # %% [markdown]
 # ## Check

@@ -79,8 +79,8 @@ print(
 # %% [markdown]
 # **You should see** one grid per image, a few dozen times smaller than the pixels.
 #
-# Why is a prior needed at all? Because hardly any grid is an avatar. Below are five held-out avatars, then the same codes in
-# another order, then codes drawn with dice.
+# Why a prior? Because hardly any grid is an avatar. Below are five held-out avatars, the same codes in another order, and
+# codes drawn with dice.
 
 # %%
 model, side, k = vq_core.load_vqvae(autoencoder).to(device), config.grid, config.model.num_codes
@@ -106,8 +106,8 @@ plots.rows_of_images({name: to_pictures(model.decode(grid)) for name, grid in gr
 # $s_t$ is the code at position $t$, counted row by row (*raster order*), and $n = 256$. Nothing is lost: the rule is exact.
 # And each factor is the same kind of question, *what comes next?*, so that one network can answer all of them.
 #
-# A product of 256 small numbers is unhandy. Its logarithm is a sum, and $-\log_2 p$ has a name and a meaning: *bits*. Here
-# is the smallest example, two neighbouring codes that are alike four times out of five.
+# A product of 256 small numbers is unhandy. Its logarithm is a sum, and $-\log_2 p$ is called *bits*. The smallest example:
+# two neighbouring codes that are alike four times out of five.
 
 # %%
 together = np.array([[0.4, 0.1], [0.1, 0.4]])  # p(left, right)
@@ -201,8 +201,8 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 # **You should see** both curves fall steeply from about $\log_2 K$, and the validation curve level off at 3 to 3.5 bits
 # (`demo`). The gap to the training curve is what was learnt by heart instead of understood. Above half a bit it is **T4**,
 # overfitting: more images, more `prior.views`, `prior.dropout=0.1`. (A line under the curves says so from a fifth of the training
-# bits on.) 2,000 avatars are few, so `demo` ends at that edge; section 12 asks whether copies come of it. The best checkpoint is
-# kept in any case. Bits that stay near $\log_2 K$ mean that nothing is learnt: halve `prior.lr` and `prior.muon_lr`.
+# bits on.) 2,000 avatars are few, so `demo` ends at that edge; section 12 asks whether copies come of it. Bits that
+# stay near $\log_2 K$ mean that nothing is learnt: halve `prior.lr` and `prior.muon_lr`.
 
 # %% [markdown]
 # ## 5. Why a second prior
@@ -276,8 +276,7 @@ plots.bars(bits, "bits per held-out token (fewer is better)")
 # $$q_i = \frac{p_i^{1/T}}{\sum_j p_j^{1/T}},$$
 #
 # and *top-p* cuts the tail off: of the codes, likeliest first, only as many are kept as together have the probability
-# `top_p`. (*Top-k* keeps a fixed number of them, whether the prior is sure or not.) Here they are on one answer of the
-# prior, at a cell of a held-out avatar where it is rather unsure.
+# `top_p`. (*Top-k* keeps a fixed number of them.) Here they are on one answer of the prior, where it is rather unsure.
 
 # %%
 prior = vq_core.load_prior(run).to(device)
@@ -336,8 +335,8 @@ over_controls(controls, lambda **how: plots.image_grid(decoded(how)))
 # %% [markdown]
 # ## 8. New avatars
 #
-# As they come from the causal prior, none picked out. The line below makes the same picture in a terminal; with a kernel,
-# "save" puts it into the run's folder. After it, at the same size, real avatars that were held out.
+# As they come from the causal prior, none picked out; then real avatars that were held out. The line below makes the same
+# picture in a terminal; with a kernel, "save" puts it into the run's folder.
 
 # %% tags=["picture-samples"]
 shown = 15 if config.profile != "smoke" else 5
@@ -351,8 +350,7 @@ plots.image_grid(packed.images[packed.val_rows[:shown]], columns=5, side=2.45)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise); softer and now and then
-# more muddled than the real ones. Softness comes from the decoder (T3, notebook 03), muddle from the prior: compare with
-# notebook 03's reconstructions before you turn a switch.
+# more muddled than the real ones. Softness comes from the decoder (T3, notebook 03), muddle from the prior.
 
 # %% [markdown]
 # ## 9. The order of filling in
@@ -394,8 +392,7 @@ plots.rows_of_images({name: uncovered(*order) for name, order in orders.items()}
 # %% [markdown]
 # **You should see** (columns: a sixteenth, a quarter, half, all of the cells) rows from the top; then clumps of background,
 # while the face, which matters most, comes last, when all around it is settled; then Halton's dots, with something of every
-# part of the avatar. Surest-first avatars are often plain, as the likeliest code is the commonest, and here their faces
-# suffer from another thing too: codes fixed in the same round do not know of each other.
+# part of the avatar. Surest-first avatars are often plain, as the likeliest code is the commonest.
 #
 # The loop that follows Halton's order is in `fill_codes`; the first branch is this prior's:
 
@@ -412,8 +409,7 @@ many["masked"] = fill_codes(masked, count, Sampling(seed=config.seed))
 plots.image_grid(to_pictures(model.decode(many["masked"][:16])), columns=8, side=0.8)
 
 # %% [markdown]
-# **You should see** avatars nearly as good as the causal prior's. Where they are much worse, the masked prior lacks training
-# (`prior.steps`).
+# **You should see** avatars nearly as good as the causal prior's. Where they are much worse, it lacks training (`prior.steps`).
 
 # %% [markdown]
 # ## 10. The best and the worst, by the prior's own judgement
@@ -573,8 +569,8 @@ with_saving(figure, run.folder / "regenerated.png", f"{command}/avatar.png {wher
 # %% [markdown]
 # ## 15. Edits by hand
 #
-# Three changes need no prior: a region copied from another avatar, here the eyes; a region painted with one code, as a
-# hair band in the colour of the other's hair; codes replaced by another wherever they stand, here those of the background.
+# Three changes need no prior: a region copied from another avatar (the eyes); a region painted with one code (a hair band);
+# codes replaced wherever they stand (the background's).
 
 # %% tags=["picture-edit"]
 one, other = given[:1], given[1:2]
@@ -606,8 +602,7 @@ editor = CodeEditor(model, priors, sitters, decoded_codes(model, codes), run.fol
 display(editor)
 
 # %% [markdown]
-# For readers without a kernel: the buttons do what the last two pictures show. A picture of your own comes back as its
-# *reconstruction* first. If that is no likeness, it is too far from the images that the autoencoder was trained on.
+# A picture of your own comes back as its *reconstruction* first. If that is no likeness, it is too far from the training images.
 
 # %% [markdown]
 # ## 16. Variations and interpolation
@@ -631,8 +626,8 @@ ways = {
 plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()})
 
 # %% [markdown]
-# **You should see** a cross-fade that snaps to what codes can say, and a mosaic. Neither knows the prior, and so the frames
-# in the middle are no avatars: between two likely grids there is no straight road of likely ones. Step by step:
+# **You should see** a cross-fade that snaps to what codes can say, and a mosaic. Neither knows the prior, so the frames in the
+# middle are no avatars. Step by step:
 
 # %%
 a, b = sitters[:1], sitters[1:2]

@@ -153,8 +153,8 @@ for ax, name, dots in zip(axes, ("PCA", "t-SNE"), (PCA(2).fit_transform(codebook
 fig
 
 # %% [markdown]
-# **You should see** colours grouped: the codebook has ordered itself by what patches look like. Large dots are codes that
-# are used often. Distances in t-SNE mean little beyond "near". Colours all mixed would mean that codes which look alike are
+# **You should see** colours grouped: the codebook has ordered itself by what patches look like. Large dots are used often.
+# Distances in t-SNE mean little beyond "near". Colours all mixed would mean that codes which look alike are
 # far apart, which makes the prior's work harder: train Phase 1 longer (`phase1.steps`).
 
 # %% [markdown]
@@ -314,7 +314,7 @@ fig
 
 # %% [markdown]
 # **You should see** a narrow, slanted cloud (hard images are hard for both), and a mean difference many SE from 0 (`demo`).
-# That is why tenths of a decibel can be told apart with a few hundred images. A round cloud would mean that the two runs
+# A round cloud would mean that the two runs
 # fail on different images: look at these.
 #
 # So a GAN raises PSNR? No. Two things differ, GAN and steps, and no error bar can tell which of them did it. A standard error protects from chance, not from an unfair
@@ -339,8 +339,7 @@ Markdown(markdown(table()))
 # ## 8. Where the limits of 10,000 images are
 #
 # `full` draws 10,000 avatars (`data.avatars`), 8,000 of them for training. Would more help? Ask with fewer: train on an eighth, a quarter, a half of them, and see whether the curve still
-# falls. With a prior that takes hours; *left + above*, the counting of notebook 04, does it in seconds, and the shape is
-# telling.
+# falls. With a prior that takes hours; *left + above*, the counting of notebook 04, does it in seconds.
 
 # %%
 seen, asked = codes[packed.train_rows], codes[packed.val_rows]
