@@ -40,12 +40,25 @@ raw = raw_dir(config)
 # ## Where we are
 #
 # The six notebooks build one machine. An *encoder* turns a picture into a small grid of vectors. A *codebook* replaces
-# each vector by the number of its nearest entry. A *decoder* draws the picture again from these numbers. At last a
-# *prior* learns which numbers go together, and draws new pictures. Here we are at the far left: the images that all of
-# it learns from.
+# each vector by the nearest of its own vectors, so that only that one's number need be stored. A *decoder* draws the
+# picture again. At last a *prior* learns which numbers go together, and draws new pictures. Here we are at the far
+# left: the images that all of it learns from.
 
 # %%
 pipeline(config, "images")
+
+# %% [markdown]
+# | word | in a line |
+# |---|---|
+# | VQ-VAE | encoder, codebook and decoder, trained to give the picture back (*vector-quantised variational autoencoder*) |
+# | GAN | a second network tells real from made, and so teaches the decoder sharpness |
+# | code, codebook | one vector of a learnt list (or its number), and the list |
+# | token | a code as one item of a sequence |
+# | prior | the model of which codes go together |
+# | logit | a network's answer before it is made a probability; any number |
+# | dB (decibel) | the scale of PSNR: ten times less squared error is 10 dB more |
+# | LPIPS | a distance between pictures in the features of a trained network |
+# | **T1** … **T4** | what goes wrong: codebook collapses · GAN unstable · blur · overfitting |
 
 # %% [markdown]
 # ## 1. Prepare
@@ -65,8 +78,6 @@ print(f"{image_source(config)}: {len(packed.kept)} images of {packed.images.shap
 
 # %% [markdown]
 # ## 2. The raw images
-#
-# A look at the originals, made small, before anything is done to them.
 
 # %% tags=["picture-avatars"]
 first = [entry.file for entry in packed.kept][:24]
@@ -99,10 +110,10 @@ plots.rows_of_images({name: colours[:, None, None] for name, colours in rows.ite
 # %% [markdown]
 # **You should see** one greyish colour all along the middle row. A picture made of such means is what we call blurred.
 #
-# There are two more reasons. A grid of symbols is *short*: the model of new pictures has to choose a few hundred times,
-# not tens of thousands of times. And it can be *edited*: a symbol can be counted, copied from another picture, or
-# replaced wherever it stands. The crudest such grid is a palette. Here one image is reduced to 16×16 cells, and each
-# cell to one of eight colours; then the commonest number is replaced by the one of the most different colour.
+# There are two more reasons. A grid of symbols is *short*: a model of new pictures chooses a few hundred times, not tens
+# of thousands of times. And it can be *edited*: a symbol can be counted, copied or replaced wherever it stands. The
+# crudest such grid is a palette: here 16×16 cells, each of one of eight colours. Then the commonest number is replaced
+# by the one of the most different colour.
 
 # %%
 small = Image.fromarray(packed.images[0]).resize((16, 16), Image.Resampling.BOX).quantize(8, kmeans=8)
@@ -122,15 +133,13 @@ fig
 # %% [markdown]
 # **You should see** one picture as numbers, and an edit that names one number and repaints every place where it stood.
 #
-# Discreteness has a price: what no symbol can say is lost. A colour per cell says far too little. So the notebooks that
-# follow *learn* a better list, whose entries are vectors, and a decoder that draws a whole patch from each and its
-# neighbours.
+# Discreteness has a price: what no symbol can say is lost. A colour per cell says far too little. So what follows
+# *learns* a better list, of vectors, and a decoder that draws a whole patch from each and its neighbours.
 
 # %% [markdown]
 # ## 4. Kept and set aside
 #
-# A single unreadable file should not stop a day of training, and a doubtful one should not be used silently. So every
-# file ends in one of these rows. The reasons stand in `manifest.csv`, file by file.
+# Every file ends in one of these rows; the reasons stand in `manifest.csv`, file by file.
 
 # %%
 converted = {f"of these: {how}": count for how, count in packed.conversions().items()}
@@ -174,8 +183,7 @@ fig
 #
 # Finding them takes two steps. A *perceptual hash* describes a picture's coarse pattern of light and dark in 64 bits,
 # which survive compression and resizing. Two pictures whose hashes differ in at most `data.near_duplicate_bits` bits
-# become a candidate pair. Is the hash enough? Here are the distances between pictures that were all kept, so all are
-# different:
+# become a candidate pair. Is the hash enough? Here are its distances between pictures that the pixels have told apart:
 
 # %%
 hashes = np.array([duplicates.perceptual_hash(image) for image in packed.images[:500]])
@@ -220,9 +228,8 @@ plots.rows_of_images({"kept": left, "set aside": right}) if twins else print("no
 # ## 6. Crop or pad
 #
 # The networks want squares of one size. Pictures that are not square are cropped to the middle (`crop`) or put on a
-# square of their border's colour (`pad`). Cropping loses the ends; padding keeps them, but the codebook then spends
-# entries on bands. Portraits mostly lose nothing that matters by cropping; the originals here are cut to 3:4 to show
-# the difference.
+# square of their border's colour (`pad`). Cropping loses the ends; padding spends codebook entries on bands. The
+# originals here are cut to 3:4 to show the difference.
 
 # %%
 tall = [to_square(image, "crop", 256).crop((32, 0, 224, 256)) for image in originals[:6]]
@@ -237,15 +244,14 @@ plots.rows_of_images({"crop": cropped, "pad": padded})
 # %% [markdown]
 # ## 7. What training sees
 #
-# Few images are soon learnt by heart (T4). *Augmentation* shows each of them a little changed every time. With $T$ a
-# random change, $x$ an image and $L$ the loss, training minimises
+# Few images are soon learnt by heart (T4). *Augmentation* shows each of them a little changed every time. With $A_i$ a
+# change drawn anew for image $x_i$, and $L$ the loss, training minimises
 #
-# $$\mathbb E_x \mathbb E_T \bigl[L(T(x))\bigr],$$
+# $$\frac1n \sum_{i=1}^n L\bigl(A_i(x_i)\bigr),$$
 #
-# so the model learns the pictures $T(x)$, not the pictures $x$. That tells what augmentation may do and what it may
-# not. It *may* make anything that could have lain in the folder: a mirrored face, a slightly lighter one. It *may not*
-# make what you never want back: a face on its side costs codebook entries, and tilted samples come out. Nor can it
-# invent people: it stretches the data that there are.
+# so the model learns the changed pictures. That tells what augmentation may do. It *may* make anything that could have
+# lain in the folder: a mirrored face, a slightly lighter one. It *may not* make what you never want back: a face on its
+# side costs codebook entries, and tilted samples come out. Nor can it invent people.
 
 # %%
 x = to_float(torch.from_numpy(packed.images[packed.train_rows[:8]]))
@@ -255,9 +261,11 @@ rows |= {"may not: turned": x.rot90(1, (2, 3)), "may not: ±90 %": augment(x, st
 plots.rows_of_images({name: to_pictures(batch) for name, batch in rows.items()})
 
 # %% [markdown]
-# **You should see** faces that could be in the set in the second row, and faces that could not in the last two.
+# **You should see** faces that could be in the set in the second row: some mirrored, a little lighter or paler. In the
+# last two are faces that could not. *If your images have a side that matters* (writing, a parting always on the left),
+# set `data.flip=0`. *If training finds T4*, raise `data.brightness`, `data.contrast` and `data.saturation` to 0.2.
 #
-# The mean over many images shows the same at a glance. It says where things are to be expected:
+# The mean over many images shows where things are to be expected:
 
 # %%
 many = to_float(torch.from_numpy(packed.images[packed.train_rows[:200]]))
@@ -267,24 +275,14 @@ means = [to_pictures(batch.mean(dim=0, keepdim=True))[0] for batch in seen.value
 plots.image_grid(means, columns=3, titles=[f"mean, {name}" for name in seen], side=1.8)
 
 # %% [markdown]
-# **You should see** a ghost of a face twice, the second one symmetric, then a kaleidoscope with eyes on all four sides.
-# A codebook for that would need every part of a face in four directions.
+# **You should see** a ghost of a face twice, the second one symmetric, then a kaleidoscope: a codebook for that would need
+# every part of a face in four directions.
 #
 # This is the code. Every image draws its own flip and its own three factors, from a generator whose seed follows from
-# the run's seed and the step; so a training that is resumed sees the same changes.
+# the run's seed and the step; so a training that is resumed sees the same changes. Held-out images are never augmented.
 
 # %%
 code_of(augment)
-
-# %%
-rounds = [augment(x, config.data, torch.Generator().manual_seed(seed)) for seed in range(3)]
-rows = {"packed": to_pictures(x)} | {f"round {n + 1}": to_pictures(r) for n, r in enumerate(rounds)}
-plots.rows_of_images(rows)
-
-# %% [markdown]
-# **You should see** the same faces, some mirrored, a little lighter, darker or paler; nothing blurred or tilted. *If
-# your images have a side that matters* (writing, a parting always on the left), set `data.flip=0`. *If training finds
-# T4*, raise `data.brightness`, `data.contrast` and `data.saturation` to 0.2. Held-out images are never augmented.
 
 # %% [markdown]
 # ## 8. The split
@@ -297,7 +295,7 @@ plots.rows_of_images(rows)
 # $$u(x) = \frac{h_s(x)}{2^{64}} \in [0, 1), \qquad x \text{ is held out if } u(x) < v.$$
 #
 # Here $h_s(x)$ are the first 64 bits of the SHA-256 of seed and content, and $v$ is `data.val_share`. A toy: a thousand
-# pictures, then one more that comes first in the list.
+# pictures (each name stands for a picture's content), then one more that comes first in the list.
 
 
 # %%
@@ -318,8 +316,8 @@ for split in (drawn_in_order, by_content):
 # %% [markdown]
 # **You should see** most of the held-out pictures leak in the first case, none in the second.
 #
-# The real thing. One line changes something only if a side would otherwise be empty. Rows are sorted by content as
-# well, so that renaming a file changes nothing.
+# The real thing. The line below `val = …` is for tiny sets: if one side were empty, one or two images are moved. Rows
+# are sorted by content as well, so that renaming a file changes nothing.
 
 # %%
 code_of(ingest._split)
@@ -398,8 +396,7 @@ plots.rows_of_images({"packed": to_pictures(x), "shifted": to_pictures(moved)})
 
 # %% [markdown]
 # It may, as far as the pictures go: a face a little to the left could have lain in the folder. But it is not free.
-# Samples will be off centre as well, the eyes are no longer in the same cells, and the prior has more to learn. In this
-# project only the prior sees mildly cropped views, and only where `prior.views` is above 2.
+# Samples will be off centre as well, the eyes are no longer in the same cells, and the prior has more to learn.
 
 # %% [markdown]
 # ## Check

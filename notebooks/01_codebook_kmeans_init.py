@@ -11,8 +11,8 @@
 # %% [markdown]
 # ## Settings
 #
-# A codebook has to lie where the latents are. A random one does not: most of its codes serve nothing and never learn.
-# That is the commonest way in which a VQ-VAE fails (collapse), and it is cheapest to avoid before training starts.
+# A codebook has to lie where the latents are. A random one does not: many of its codes serve nothing and never learn.
+# That is the commonest way in which a VQ-VAE fails (collapse, T1), and it is cheapest to avoid at the start.
 
 # %%
 import numpy as np
@@ -67,8 +67,8 @@ pipeline(config, "encoder", "latents", "codebook")
 # $$k(z) = \arg\min_{k} \lVert z - e_k \rVert^2, \qquad z_q = e_{k(z)}.$$
 #
 # Here $k(z)$ is the number of the code, and $z_q$ (*q* for quantised) is the code itself, which the decoder gets in
-# place of $z$. The number is often called a code too. Whoever has the codebook needs only the number, that is
-# $\log_2 K$ bits per cell. What it costs is the *quantisation error*, the mean squared distance over $n$ latents:
+# place of $z$. Whoever has the codebook needs to store only the number, that is $\log_2 K$ bits per cell; the number is
+# often called a code too. What it costs is the *quantisation error*, the mean squared distance over $n$ latents:
 #
 # $$E = \frac1n \sum_{i=1}^n \lVert z_i - e_{k(z_i)} \rVert^2.$$
 #
@@ -144,8 +144,7 @@ fig
 
 # %% [markdown]
 # **You should see** $E$ fall from panel to panel until each cluster has a centre of its own. The straight borders
-# between cells are where two centres are equally near. This picture is all of vector quantisation; real latents only
-# have more numbers.
+# between cells are where two centres are equally near. Real latents only have more numbers.
 #
 # Colours are vectors too, of three numbers. Here k-means looks for codebooks of the colours in one image, and each
 # pixel is replaced by its nearest code:
@@ -159,9 +158,8 @@ titles = [f"K = {k}: {np.log2(k):.0f} bits, E = {inertia(colours, book):.4f}" fo
 plots.image_grid([packed.images[0] / 255, *shown], columns=5, titles=["image", *titles], side=2.0)
 
 # %% [markdown]
-# **You should see** an image that grows truer with $K$, at one more bit per pixel for each doubling. A codebook of
-# colours needs a number per pixel. Ours needs one number per *cell*, because its codes are vectors from which a decoder
-# draws a patch.
+# **You should see** an image that grows truer with $K$, at one more bit per pixel for each doubling. Ours needs one number
+# per *cell*, because its codes are vectors from which a decoder draws a patch.
 
 # %% [markdown]
 # ## 3. Perplexity
@@ -170,7 +168,7 @@ plots.image_grid([packed.images[0] / 255, *shown], columns=5, titles=["image", *
 # would count in full. Let $p_k$ be the share of latents whose nearest code is $k$. Their entropy $H$ measures how
 # evenly the uses are spread, and perplexity turns it into a number of codes:
 #
-# $$H = -\sum_{k=1}^K p_k \ln p_k, \qquad \text{perplexity} = e^{H}.$$
+# $$H = -\sum_{k=1}^K p_k \ln p_k, \qquad \text{perplexity} = \exp(H).$$
 #
 # It answers: *how many codes would be in use if all were used alike?* With $p = [\tfrac12, \tfrac12]$ we have
 # $H = \ln 2$, so perplexity 2: two codes share the work. With $p = [1, 0]$ we have $H = 0$, so perplexity 1: one code
@@ -197,21 +195,19 @@ fig
 # %% [markdown]
 # **You should see** 2, 1, about 1.4 and 4, and a curve with its top where both codes are used alike.
 #
-# **Which value is best?** Perplexity lies between 1 and $K$. Near 1 the codebook has collapsed. $K$ would be a codebook
-# used perfectly evenly, and all $\log_2 K$ bits per cell would be well spent. So *high, near K* is good; but $K$ itself
-# is not the aim, as plain background simply is more common than the corner of an eye. Above $K/2$ a codebook is
-# healthy; below $K/5$, or with more than half of the codes unused, a run reports T1 (collapse). Two cautions. Compare
-# perplexity only at the same $K$. And it says nothing about pictures: latents assigned at random would give a high
-# perplexity and useless images. Read it together with the error.
+# **Which value is best?** Perplexity lies between 1 (one code does everything) and $K$ (all are used alike). **Above
+# $K/2$ a codebook is healthy; from $K/5$ to $K/2$ watch it; below $K/5$, or with more than half of the codes unused, it
+# has collapsed (T1).** $K$ itself is not the aim: plain background simply is more common than the corner of an eye.
+# Compare perplexity only at the same $K$. And it says nothing about pictures: latents assigned at random would give a
+# high one and useless images. Read it together with the error.
 
 # %% [markdown]
 # ## 4. Why a random start collapses
 #
 # A code learns only from the latents that choose it. In Lloyd's step, as in Phase 1, $n_k = 0$ means that code $k$ gets
 # nothing and stays where it is. Now put all codes into a small lump and the points around it. From any point, the
-# nearest code is one on the lump's rim; those inside are chosen by nobody. The few that are chosen move out to the
-# points and become nearer still, so the others have even less of a chance. The rich get richer, and the rest are *dead
-# codes*.
+# nearest code is one on the lump's rim; those inside are chosen by nobody: *dead codes*. The few that are chosen move
+# out to the points and become nearer still. Some of the others come to the rim thereby, but most never do.
 
 # %%
 angle, radius = 2 * np.pi * torch.rand(2000, generator=draw), 2 + 0.25 * torch.randn(2000, generator=draw)
@@ -237,14 +233,14 @@ fig
 
 # %% [markdown]
 # **You should see** about ten codes chosen from the lump, about fifteen after twenty steps, and all 64 at work with
-# k-means. Going on does not help: the dead codes get nothing to go by.
+# k-means. Going on hardly helps: the dead codes get nothing to go by.
 #
 # So it is the *start* that matters. k-means here begins with *k-means++*: the first centre is one of the points, and
 # each further one is drawn from the points with a probability (of a few drawn so, the best is kept)
 #
-# $$P(z) \propto D(z)^2,$$
+# $$p(z) \propto r(z)^2,$$
 #
-# where $D(z)$ is the distance from $z$ to the nearest centre so far. So centres begin spread out, on the data. And a
+# where $r(z)$ is the distance from $z$ to the nearest centre so far. So centres begin spread out, on the data. And a
 # centre that loses all its points is put onto one that is far from its own centre. Apart from the drawing of the first
 # centres this is the whole of it:
 
@@ -255,8 +251,9 @@ code_of(kmeans)
 # ## 5. Warm up without quantisation
 #
 # k-means needs latents that mean something, and an untrained encoder's do not. So encoder and decoder first train a few
-# steps as a plain autoencoder, in which $z_e$ reaches the decoder unchanged. The view below is redrawn in place;
-# interrupt the kernel and run the cell again, and it goes on. A finished run is loaded.
+# steps as a plain autoencoder, in which $z_e$ reaches the decoder unchanged. If interrupted, the cell goes on when it is
+# run again; a finished run is loaded. *PSNR*, in decibels (dB), grows as the squared error shrinks: ten times less error
+# is 10 dB more.
 
 # %%
 run = train("kmeans", config, LiveView)
@@ -309,16 +306,14 @@ rows = [
 Markdown(markdown(rows))
 
 # %% [markdown]
-# **You should see** k-means with an error several times smaller, nearly all codes in use, and a perplexity above half
-# of K. The random starts leave many codes unused (`demo`: about half) and use the rest unevenly: their perplexity is a
-# fraction of that of k-means. *If k-means is not clearly ahead*, the latents hardly differ: the warm-up was too short
-# (`kmeans.steps`).
+# **You should see** k-means with an error several times smaller, nearly all codes in use, and a perplexity above $K/2$.
+# The random starts leave many codes unused (`demo`: about half) and use the rest unevenly. *If k-means is not clearly
+# ahead*, the latents hardly differ: the warm-up was too short (`kmeans.steps`).
 
 # %% [markdown]
 # ## 8. Usage, code by code
 #
-# Perplexity is one number; behind it stands a histogram. Red: never chosen. Orange: less than a tenth of the mean. The
-# dashed line is the mean.
+# The histograms behind these perplexities. Red: never chosen. Orange: less than a tenth of the mean (dashed).
 
 # %%
 plots.usage_histogram({name: fit.counts for name, fit in fits.items()})
@@ -330,8 +325,8 @@ plots.usage_histogram({name: fit.counts for name, fit in fits.items()})
 # %% [markdown]
 # ## 9. Where codes lie among the latents
 #
-# The ring of section 4 was a toy; are real latents like that? Here are the two directions in which they vary most
-# (principal components), with the latents $z_e$ in grey and each codebook in the same plane.
+# Are real latents like the ring of section 4? Here is the plane in which they vary most (two principal components, PCA),
+# with the latents $z_e$ in grey and each codebook in blue.
 
 # %%
 pca = PCA(2).fit(vectors.numpy())
@@ -371,16 +366,15 @@ plots.rows_of_images({"input": to_pictures(x)} | {name: to_pictures(images) for 
 
 # %% [markdown]
 # **You should see** recognisable, soft faces (`smoke`: coloured blobs), nearly as good with k-means codes, and washed
-# out or broken with random ones. PSNR, in decibels, grows as the squared error shrinks: ten times less error is 10 dB
-# more. *If the k-means row is far worse than the warm-up*, the codebook is too small for these images:
-# `model.num_codes`.
+# out or broken with random ones. *If the k-means row is far worse than the warm-up*, the codebook is too small for these
+# images: `model.num_codes`.
 
 # %% [markdown]
 # ## When something is off
 #
 # | what you see | what it is | what to do |
 # |---|---|---|
-# | red bars with k-means, a low perplexity | **T1** in the making: more codes than the latents fill | a smaller `model.num_codes`; more `kmeans.images` |
+# | with k-means, perplexity below $K/5$, or more than half of the bars red ($K/5$ to $K/2$: watch it) | **T1**: more codes than the latents fill | a smaller `model.num_codes`; more `kmeans.images` |
 # | a k-means error near that of the random starts | latents without structure | more `kmeans.steps`; look at the pictures of section 5 |
 # | warm-up faces without eyes or mouths | **T3** blur: the encoder is too small or too short trained | more `kmeans.steps`; `model.latent_channels`; `model.res_blocks=3` |
 # | values that are not finite | the learning rate is too high | a lower `phase1.lr` |
@@ -423,13 +417,13 @@ assert fit.used > 0.9
 # %% [markdown]
 # ## Check
 #
-# k-means has to beat both random starts, and to be what Phase 1 will load.
+# k-means has to beat both random starts, not to be collapsed (T1: $K/5$), and to be what Phase 1 will load.
 
 # %% tags=["nbval-check-output"]
 best = fits["k-means"]
 assert codebooks["k-means"].shape == (k, dim) and bool(torch.isfinite(codebooks["k-means"]).all())
 assert all(best.error < fits[name].error for name in ("Kaiming", "N(0, 0.1)"))
-assert best.used > 0.9 and best.perplexity > 0.3 * k
+assert best.used > 0.9 and best.perplexity > k / 5
 print("codebook: all checks passed")
 
 # %% [markdown]

@@ -24,7 +24,6 @@ from vq_core.data.images import images_of
 from vq_core.evaluation.report import evaluate_run
 from vq_core.machine import pick_device
 from vq_core.models import VectorQuantizerEMA, metrics, quantizer_ema
-from vq_core.models.kmeans import kmeans
 from vq_core.notebook import plots
 from vq_core.notebook.lesson import code_of, pipeline, table
 from vq_core.notebook.monitor import LiveView
@@ -37,7 +36,9 @@ from vq_core.training.phases import train
 from vq_core.training.schedules import learning_rate
 
 # %% [markdown]
-# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own (what the warm-up uses too, such as `model`, `data`, `phase1.lr` or `loss.perceptual`, wants its own run of notebook 01 first: write it there as well).
+# The one cell to edit. To try a number, write it here: `["loss.commit=0.5"]` makes a run of its own
+# (up from 0.25, the default). What the warm-up uses too, such as `model`, `data`, `phase1.lr` or `loss.perceptual`, goes
+# into notebook 01's cell first; and every later notebook needs the same line to find the run.
 
 # %% tags=["parameters"]
 config = vq_core.load_config(vq_core.active_profile(), [])
@@ -53,16 +54,12 @@ pipeline(config, "encoder", "latents", "codebook", "codes", "decoder")
 # %% [markdown]
 # ## 1. z_e and z_q
 #
-# The encoder turns an image $x$ into a grid of vectors, the *latents* $z_e$. The decoder shall not see them: what it sees
-# must be writable as a few whole numbers, or there is nothing for a prior to learn. So each vector is replaced by the
-# nearest vector of a list, the *codebook* $e_1, \dots, e_K$; what comes out is $z_q$:
+# As in notebook 01, each latent of the grid $z_e$ is replaced by its nearest code, and the decoder gets the result:
 #
 # $$k(i,j) = \arg\min_{k}\; \lVert z_e(i,j) - e_k \rVert^2, \qquad z_q(i,j) = e_{k(i,j)}$$
 #
-# $i, j$ are row and column of the grid, $e_k$ is code number $k$. The numbers $k(i,j)$, the *indices*, are all that needs
-# to be kept of an image.
-#
-# A toy: a grid of 4×4 latents in two dimensions, and four codes.
+# $i, j$ are row and column, $e_k$ is code number $k$; only the numbers $k(i,j)$, the *indices*, need be kept of an image. A
+# toy: a grid of 4×4 latents in two dimensions, and four codes.
 
 # %%
 draw = torch.Generator().manual_seed(0)
@@ -99,14 +96,13 @@ code_of(VectorQuantizerEMA.forward)
 # %% [markdown]
 # ## 2. What an image costs: h·w·log₂K bits
 #
-# One of $K$ equally good choices takes $\log_2 K$ yes-or-no questions to name. An image is $h \cdot w$ such choices:
+# To name one of $K$ codes takes $\log_2 K$ yes-or-no questions, as each halves what is left. An image is $h \cdot w$ choices:
 #
 # $$\text{bits per image} = h \cdot w \cdot \log_2 K$$
 #
 # $h, w$: height and width of the grid; $K$: the number of codes. The length of a code's vector is not in it: the codebook
 # is stored once, not per image. Doubling $K$ adds only one bit per cell, while doubling the grid's side costs four times as
-# many bits. This is the narrowest place of the whole model. Whatever does not fit through here is lost for every later
-# notebook.
+# many bits. Whatever does not fit through here is lost for every later notebook.
 
 # %%
 cells, k = config.grid**2, config.model.num_codes
@@ -116,8 +112,8 @@ table(sizes | pixels, what=f"an image as {cells} choices among", value="bytes", 
 
 # %% [markdown]
 # **You should see** a few hundred bytes instead of thousands (`demo`: 288 instead of 12,288). Usage that is not even makes it
-# cheaper still: notebook 01's perplexity $P$ says that $\log_2 P$ bits per cell suffice, and notebook 04's priors get
-# lower by far.
+# cheaper still: with perplexity $P$ it is as if there were $P$ codes, so $\log_2 P$ bits per cell suffice on average.
+# Notebook 04's priors get lower by far.
 
 # %% [markdown]
 # ## 3. No gradient through argmin, and what is done about it
@@ -161,9 +157,9 @@ fig
 # code 1 it still says "a little less", and would push $z_e$ over the border to code 0 and back again. The nearer $z_e$ is to
 # its code, the truer it is; section 4 has a term for that.
 #
-# The package writes it the other way round, $z_q + (z_e - \mathrm{sg}[z_e])$: what is added is exactly 0, whereas the sum
-# $z_e + (z_q - z_e)$ would round, and the decoder would not quite get the codes of the codebook. It is the line `through` in
-# the code above.
+# The package computes $\mathrm{sg}[z_q] + (z_e - \mathrm{sg}[z_e])$: the bracket is exactly 0, whereas the sum
+# $z_e + (z_q - z_e)$ would round, and the decoder would not quite get the codes. It is the line `through = …` of `forward`,
+# shown in section 1.
 #
 # The same check on the real quantiser: whatever gradient comes back from the decoder arrives at $z_e$ unchanged.
 
@@ -182,14 +178,16 @@ print(f"gradient at z_e equal to the one at z_q: {torch.equal(z_e.grad, from_dec
 # $$L = \lambda_{rec}\,\lvert x - \hat{x} \rvert \;+\; \lambda_{vq}\,\lVert \mathrm{sg}[z_e] - e \rVert^2 \;+\; \lambda_{commit}\,\lVert z_e - \mathrm{sg}[e] \rVert^2$$
 #
 # $\hat{x}$ is the reconstruction, $e$ the code that was chosen, the $\lambda$ are weights (`loss.rec`, `loss.vq`,
-# `loss.commit`). The last two have the same value; $\mathrm{sg}$ decides who moves.
+# `loss.commit`: 1, 1 and 0.25); each term is meant as the mean over all its numbers. But for the $\lambda$ the last two are
+# equal; $\mathrm{sg}$ decides who moves.
 #
 # - **Reconstruction** trains decoder and (straight through) encoder. Only this term knows the picture.
-# - **Codebook** draws codes to their latents. The codes lie on the far side of $\arg\min$: nothing else moves them.
+# - **Codebook** draws codes to their latents. Reconstruction cannot move the codes: $\mathrm{sg}$ cuts them off. Something else
+#   must. Here it is this term; in the real training it is the moving average of section 5.
 # - **Commitment** holds latents near their codes. Reconstruction is judged at $z_q$, so it does not see how far away $z_e$
 #   is. It may push the same way in every step, and latents run off faster than codes can follow.
 #
-# (Where `loss.perceptual` is not 0 there is $\lambda_{perc}$·LPIPS as well: a distance in the features of a trained network.)
+# (Where `loss.perceptual` is not 0, $\lambda_{perc}$·LPIPS is added.)
 #
 # A toy autoencoder in two dimensions: a matrix before, a matrix after, eight codes between.
 
@@ -243,9 +241,9 @@ Markdown(markdown(rows))
 # - no reconstruction: the latents shrink to a point, with the codes that they still use. Both other terms are pleased (a
 #   distance of nearly 0), and nothing of the data is left;
 # - no codebook term: the codes stay where they began, and latents lie around them in vain;
-# - no commitment: `L_rec` is no better, but latents and codes have run outwards, several times as far from each other. With
-#   more steps it goes on without end. This is what the commitment loss prevents: an estimate that is true at the code is then
-#   used far from it, and codes that average over many steps are left behind, unused. The switch is `loss.commit=0.5` (**T1**).
+# - no commitment: `L_rec` is no better, but latents and codes have run outwards, several times as far from each other, and go on
+#   doing so. The commitment term stops this. Without it the latents run far from their codes. Then the borrowed slope is wrong,
+#   and slow codes lose their latents and die. If that happens, raise it: `loss.commit=0.5` (**T1**).
 #
 # The real step. `autoencoder_terms` makes the terms, `weighted` sums them up, `add_gradient` calls backward.
 
@@ -286,8 +284,9 @@ print(f"by hand {by_hand.tolist()}\nclass   {quantizer.codebook.tolist()}")
 print(f"equal: {torch.allclose(by_hand, quantizer.codebook)}")
 
 # %% [markdown]
-# **You should see** `True`. Code 0 has gone most of the way to the mean of its three latents, (⅔, ⅔), because 0.1 is a light
-# beginning. Code 1 was chosen by none, and is where it was.
+# **You should see** `True`. Code 0 has gone most of the way to the mean of its three latents, (⅔, ⅔). Code 1 was chosen by none,
+# and is almost where it was: only $\varepsilon$ moves it. Counts begin as low as 0.1 so that a code which nobody chooses soon
+# counts as dead.
 #
 # The real one; `pending_…` is what `forward` has noted since the last step.
 
@@ -312,23 +311,20 @@ ax.legend(fontsize=8)
 fig
 
 # %% [markdown]
-# **You should see** a quick code, a slow one, and one that does not arrive at all in 100 steps. A slow code averages over more
-# images and is steadier; if it is too slow for the encoder, its latents leave it behind, and it may end as the next section
-# tells.
+# **You should see** a quick code, a slow one, and one that does not arrive in 100 steps. A slow code is steadier; if it is too
+# slow for the encoder, its latents leave it behind.
 
 # %% [markdown]
 # ## 6. Why codes die, and what brings them back
 #
-# A code that no latent chooses gets no latents, so it has no mean to move to: it stays where it is. Meanwhile the others move
-# to where latents are, and the encoder moves the latents to where codes are. The gap only grows. Such a code is *dead*: it
-# costs its share of $\log_2 K$ and says nothing. That happens to codes that start badly, and to good ones whose latents
-# have moved away.
-#
-# The remedy: every `quantizer.reset_every` steps, each code with
+# As in notebook 01, section 4, a code that no latent chooses has no mean to move to, and stays where it is. In training this
+# befalls good codes too, whose latents have moved away. A moving average never quite gets to zero, so a code is *dead* if it
+# is rarer than a small share $\rho$ of the mean (`quantizer.reset_below`):
 #
 # $$N_k < \rho \cdot \tfrac{1}{K} \textstyle\sum_j N_j$$
 #
-# ($\rho$: `quantizer.reset_below`) is put where it is needed most: on a latent of the patches that were reconstructed worst.
+# The remedy: every `quantizer.reset_every` steps each dead code is put where it is needed most, on a latent of the patches
+# that were reconstructed worst.
 #
 # A toy: three clusters of latents, 16 codes at random, 200 steps. The patch "reconstructed worst" is here the latent farthest
 # from its code.
@@ -364,8 +360,7 @@ fig
 # **You should see** crosses left behind between and beside the clusters on the left, and on the right all or nearly all
 # codes among the latents, at a higher perplexity.
 #
-# In the package: who is dead, how a code is moved, and where to. `dead_codes` and `replace` belong to the quantiser, the
-# rest to the training, which knows the images.
+# In the package: who is dead, how a code is moved, and where to.
 
 # %%
 code_of(VectorQuantizerEMA.dead_codes, VectorQuantizerEMA.replace, AutoencoderTraining._reset_dead_codes)
@@ -373,9 +368,8 @@ code_of(VectorQuantizerEMA.dead_codes, VectorQuantizerEMA.replace, AutoencoderTr
 # %% [markdown]
 # ## 7. The schedule
 #
-# Now for the real thing. The first steps are small, because the codebook is new to the decoder and large ones would throw
-# the latents off their codes; the last ones are small so that the weights settle. A *step* is one update of the autoencoder,
-# whatever the accumulation.
+# Now for the real thing. The first steps are small, as large ones would throw the latents off their new codes; the last ones
+# are small so that the weights settle.
 
 # %%
 total, peak = config.phase1.steps, config.phase1.lr
@@ -392,9 +386,9 @@ fig
 # %% [markdown]
 # ## 8. Train
 #
-# Loss, PSNR on held-out images, usage of the codes, and the same eight held-out images again and again. *PSNR* is the squared
-# error on a scale of decibels, $10 \log_{10}(2^2 / \text{mean squared error})$ for pixels in [−1, 1]; 3 dB more is half the error.
-# Interrupt the kernel whenever you like: the state is saved, and the cell goes on from there when run again.
+# Loss, PSNR on held-out images, usage of the codes, and the same eight held-out images again and again. For pixels in [−1, 1]
+# *PSNR* is $10 \log_{10}(2^2 / \text{mean squared error})$; 3 dB more is half the error. Interrupt the kernel whenever you like:
+# the cell goes on from there when run again.
 
 # %%
 run = train("phase1", config, LiveView)
@@ -408,7 +402,7 @@ print(f"{run.name}: best on held-out images at step {run.result()['best_step']}"
 # %% [markdown]
 # ## 9. Curves
 #
-# Training terms and held-out figures, as logged in the run's `history.jsonl` (TensorBoard has them too).
+# As logged in the run's `history.jsonl` (TensorBoard has them too).
 
 # %%
 names = {
@@ -428,8 +422,7 @@ plots.curves({"phase 1": run}, names)
 # %% [markdown]
 # ## 10. Held-out images, and what is kept of them
 #
-# Input, the indices as colours, and what the decoder makes of these; none of the images was trained on. Colours stand for
-# numbers only: two similar colours need not be similar codes.
+# Input, the indices as colours, and what the decoder makes of these. Two similar colours need not be similar codes.
 
 # %%
 model = vq_core.load_vqvae(run).to(device)
@@ -441,8 +434,8 @@ plots.rows_of_images({"input": to_pictures(x), "codes": as_colours, "Phase 1": t
 
 # %% [markdown]
 # **You should see** the same persons, with colours and pose right and fine strands of hair a little soft. Even a flat
-# backdrop takes several numbers, because the encoder looks beyond the cell. Wrong colours or poses would mean that the training was too short (`phase1.steps`); softness
-# is the subject of section 12.
+# backdrop takes several numbers, because the encoder looks beyond the cell. Wrong colours or poses would mean that the
+# training was too short (`phase1.steps`); softness is the subject of section 12.
 
 # %% [markdown]
 # ## 11. Metrics
@@ -459,15 +452,16 @@ figures = evaluate_run(run, config)
 table({name: figures[name] for name in ("psnr", "ssim", "sharpness", "perplexity", "codes_used")})
 
 # %% [markdown]
-# **You should see** (`demo`) PSNR of 22–24 dB, sharpness around 0.65, at least 95 % of the codes in use and a perplexity
-# above two thirds of K. Fewer codes are **T1**: `quantizer.reset_every=…` smaller, `loss.commit=0.5`.
+# **You should see** (`demo`) PSNR of 22–24 dB, sharpness around 0.65 and at least 95 % of the codes in use. Perplexity is
+# healthy above $K/2$; from $K/5$ to $K/2$ watch it; below $K/5$, or with fewer than half of the codes used, it is **T1**:
+# a smaller `quantizer.reset_every`, `loss.commit=0.5`.
 
 # %% [markdown]
 # ## 12. Where is the picture lost?
 #
 # A blurred reconstruction has two suspects. Either the codes are too coarse: then the decoder does not know better. Or it
 # knows, and still draws softly, because that is what its loss rewards. To tell them apart, let the latents pass the
-# codebook by: what $z_e$ gives beyond $z_q$ is what rounding costs.
+# codebook by: what $z_e$ gives beyond $z_q$ is what quantisation costs.
 
 # %%
 latents = model.latents(x)
@@ -484,19 +478,18 @@ rows = [
 Markdown(markdown(rows))
 
 # %% [markdown]
-# **You should see** (`demo`) about 1 dB more without the codebook, but a sharpness that is still far below 1. So here rounding
+# **You should see** (`demo`) 1 to 1.5 dB more without the codebook, but a sharpness that is still far below 1. So quantisation
 # costs some fidelity, and most of the *blur* comes from the other suspect, the L1 loss: where a strand may lie in several
 # places, the middle of all possibilities costs least. Notebook 03 is about that. (The decoder was never trained on $z_e$, so
 # the row is an indication and no bound.)
 #
-# If the gap is large instead, several dB, the codebook is the narrow place: `model.num_codes=2048`, and see first that all
-# of them are in use.
+# The rule: up to 2 dB, blame the loss; more than that, the codebook.
 
 # %% [markdown]
 # ## 13. The worst
 #
-# An average hides its failures. Here every held-out image is scored, and the eight worst are shown; the last row is the
-# absolute error, from black (none) to white.
+# An average hides its failures. Here are the eight worst of all held-out images; the last row is the absolute error, from
+# black (none) to white.
 
 # %%
 parts = np.array_split(packed.val_rows, -(-len(packed.val_rows) // 32))
@@ -516,9 +509,9 @@ plots.rows_of_images({name: to_pictures(images) for name, images in shown.items(
 
 # %% [markdown]
 # **You should see** (`demo`) what is thin: spectacles, curls, braids, strands before a backdrop of another colour. A cell is
-# four pixels wide, and what is finer must be one of the K codes or is painted over. The errors lie along edges and form
-# outlines; the worst image is 2–3 dB below the mean, and still the same person. Faces that are wrong as a whole would mean
-# too little training, or images of a kind that the training set hardly has.
+# four pixels wide, and what is finer must be one of the K codes or is painted over. The worst image is 2–3 dB below
+# the mean, and still the same person. Faces that are wrong as a whole would mean too little training, or images of a kind
+# that the training set hardly has.
 
 # %% [markdown]
 # ## 14. The codebook through training
@@ -548,8 +541,9 @@ explorer = UsageExplorer({"phase 1": run}, card)
 display(explorer)
 
 # %% [markdown]
-# For readers without a kernel, the first and the last entry beside each other. Red codes are dead, orange ones rare, purple
-# ones used more than five times the mean.
+# For readers without a kernel, the first and the last entry. Red codes were not used once in it (labelled *dead*), orange ones
+# less than a tenth of the mean, purple ones more than five times the mean. Red ones are dead in the sense of section 6 too, if
+# they stay red.
 
 # %%
 plots.usage_histogram({f"step {moments[0]}": counts[0], f"step {moments[-1]}": counts[-1]})
@@ -566,10 +560,9 @@ card(int(by_use[0]))
 card(int(by_use[np.count_nonzero(counts[-1]) // 3]))
 
 # %% [markdown]
-# **You should see** (`demo`) patches nearly all of one colour and from one region for the first, and several kinds of patches for the second. A
-# code is no word with one meaning: the encoder looks beyond the cell, the decoder reads the neighbours too, and much of
-# what a middling code says is said together with them. If the first card is as mixed as the second, the
-# training was too short, or there are too few codes (`model.num_codes`).
+# **You should see** (`demo`) cells nearly all of one shade and from one region for the first, and several kinds for the second. A
+# code is no word with one meaning: the encoder looks beyond the cell, the decoder reads the neighbours too. If the first card is
+# as mixed as the second, the training was too short, or there are too few codes (`model.num_codes`).
 
 # %% [markdown]
 # ## 15. Resets
@@ -588,43 +581,51 @@ plots.curves({"phase 1": run}, {"train/codes_reset": "codes reset"}, width=6)
 #
 # | what you see | what it is | what to do |
 # |---|---|---|
-# | perplexity far below K/2, many red bars | **T1** codebook collapse | `loss.commit=0.5`; `quantizer.init=kmeans`; a smaller `model.num_codes`; a lower `phase1.lr`; a smaller `quantizer.reset_every` |
+# | perplexity below $K/5$, or more than half of the bars red ($K/5$ to $K/2$: watch it) | **T1** codebook collapse | `loss.commit=0.5`; `quantizer.init=kmeans`; a smaller `model.num_codes`; a lower `phase1.lr`; a smaller `quantizer.reset_every` |
 # | reconstructions right but soft | **T3** blur | see below |
 # | validation PSNR falls while L_rec still falls | **T4** overfitting | more images; augmentation (`data.brightness=0.2` …); it stops by itself after `train.patience` validations, and the best checkpoint is what is kept |
 #
-# **Blurred, and what to change first?** In this order, each a line in the settings cell at the top:
+# **Blurred, and what to change first?** Ask in this order. Each change is a line in the settings cell of the notebook named
+# (and of all later ones); values are those of `demo` / `full`.
 #
-# 1. Is the codebook in use (section 11)? If not, it is T1, and nothing else helps before that is cured.
-# 2. Is $z_e$ as blurred as $z_q$ (section 12)? Then it is the loss: Phase 2 (notebook 03, `loss.gan`) is made for that, and in
-#    this phase `loss.perceptual=1.0`, with LPIPS weights.
-# 3. Is $z_e$ much better? Then it is the codebook: `model.num_codes=2048`.
-# 4. Is it blurred with training images too, and is there time? Then the networks are too small or the training too short:
-#    `model.res_blocks=3`, `model.latent_channels=384`, `phase1.steps`.
+# | if | then | now → try | in notebook |
+# |---|---|---|---|
+# | 1. the codebook is not in use (section 11) | cure **T1** first; nothing else helps before | `loss.commit` 0.25 → 0.5 | 02 |
+# | 2. $z_e$ is at most 2 dB better than $z_q$ (section 12) | it is the loss | `loss.gan` 0.012 / 0.1 → double | 03 |
+# | | | `loss.perceptual` 0 / 0.5 → 0.5 / 1.0, with LPIPS weights (`loss.perceptual_net=squeeze`) | 01 |
+# | 3. $z_e$ is more than 2 dB better | it is the codebook | `model.num_codes` 512 / 1024 → double | 01 |
+# | 4. training images are blurred too, and there is time | networks too small, or trained too short | `phase1.steps` 1,700 / 100,000 → double | 02 |
+# | | | `model.res_blocks` 1 / 2 → 2 / 3; `model.latent_channels` 32 / 256 → half as many again | 01 |
 
 # %% [markdown]
 # ## Exercises
 #
-# **Predict.** Replace the codebook by one with an eighth of the codes (`demo`: 64 instead of 512), found by k-means among the
-# same latents. What becomes of the bits per image, of perplexity, of PSNR? Write three numbers down, then unfold the answer.
+# **Predict.** Every fourth code of the trained codebook is carried far away. Then the moving averages go on for 100 steps, on
+# latents of held-out images. How many of the lost codes come back without resets, and how many with a reset every 20 steps?
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
-asked = images_of(packed, packed.val_rows[:32]).to(device)
-z_e = model.latents(asked)
-vectors = z_e.permute(0, 2, 3, 1).flatten(0, 2)
-rows = []
-for size in (max(2, k // 8), k):
-    codebook = kmeans(vectors, size, iterations=5, seed=0)
-    indices = quantizer_ema.nearest_codes(vectors, codebook)
-    z_q = codebook[indices].view(len(asked), config.grid, config.grid, -1).permute(0, 3, 1, 2)
-    in_use = float(quantizer_ema.perplexity(metrics.usage(indices, size)))
-    quality = float(metrics.psnr(model.decode_latents(z_q), asked).mean())
-    rows.append({"K": size, "bits per image": round(cells * np.log2(size)), "perplexity": in_use, "PSNR [dB]": quality})
+z_e = model.latents(images_of(packed, packed.val_rows[:32]).to(device))
+vectors, lost, rows = z_e.permute(0, 2, 3, 1).flatten(0, 2), torch.arange(0, k, 4), []
+for resets in (False, True):
+    quantizer = VectorQuantizerEMA(k, vectors.shape[1], decay=0.9).to(device)
+    away = model.quantizer.codebook.clone()
+    away[lost] += 100
+    quantizer.set_codebook(away)
+    for step in range(100):
+        out = quantizer(z_e)
+        quantizer.step()
+        if resets and step % 20 == 19 and step < 99:
+            dead = quantizer.dead_codes(0.05).nonzero().flatten()
+            gaps = (vectors - quantizer.codebook[out.indices.flatten()]).square().sum(1)
+            quantizer.replace(dead, vectors[gaps.topk(len(dead)).indices])
+    dead, in_use = quantizer.dead_codes(0.05).cpu(), float(quantizer_ema.perplexity(quantizer.ema_counts))
+    rows.append({"resets": ("off", "on")[resets], "lost": len(lost), "back": int((~dead[lost]).sum())})
+    rows[-1] |= {"dead in all": int(dead.sum()), "perplexity": in_use}
+assert rows[0]["back"] == 0
 Markdown(markdown(rows))
 
 # %% [markdown]
-# Three bits less per cell, as $\log_2 8 = 3$. Perplexity falls with $K$, which it cannot exceed; its *share* of $K$ rises, because
-# few codes are easily kept busy. That is why perplexities are compared at equal $K$ only. PSNR falls by a decibel or
-# two (`demo`), though the decoder has never seen these codes: an eighth of the codes is not an eighth of the picture.
+# Without resets none: a code that is never chosen gets nothing to move it. With resets nearly all, and perplexity is higher.
 #
 # **Build.** Write the quantiser's forward pass yourself, with the formula of section 3, and check on the latents above that
 # indices, $z_q$ and gradient are those of the class. *Hint:* `torch.cdist`, `argmin`, `detach`.

@@ -68,7 +68,7 @@ pipeline(config, "prior", "codes")
 # ## 1. An avatar is 256 codes
 #
 # Every image goes through the encoder and the quantiser once. What is left of it is a 16×16 grid of whole numbers below
-# $K$, the size of the codebook, and the prior never sees anything else.
+# $K$, the size of the codebook, and the prior never sees anything else. To it a code is a *token*, one item of a sequence.
 
 # %%
 codes = extract_codes(autoencoder, config)
@@ -79,8 +79,8 @@ print(
 # %% [markdown]
 # **You should see** one grid per image, a few dozen times smaller than the pixels.
 #
-# Why is a prior needed at all? Because hardly any grid is an avatar. Below are five held-out avatars, then the same codes in
-# another order, then codes drawn with dice.
+# Why a prior? Because hardly any grid is an avatar. Below are five held-out avatars, the same codes in another order, and
+# codes drawn with dice.
 
 # %%
 model, side, k = vq_core.load_vqvae(autoencoder).to(device), config.grid, config.model.num_codes
@@ -106,8 +106,8 @@ plots.rows_of_images({name: to_pictures(model.decode(grid)) for name, grid in gr
 # $s_t$ is the code at position $t$, counted row by row (*raster order*), and $n = 256$. Nothing is lost: the rule is exact.
 # And each factor is the same kind of question, *what comes next?*, so that one network can answer all of them.
 #
-# A product of 256 small numbers is unhandy. Its logarithm is a sum, and $-\log_2 p$ has a name and a meaning: *bits*. Here
-# is the smallest example, two neighbouring codes that are alike four times out of five.
+# A product of 256 small numbers is unhandy. Its logarithm is a sum, and $-\log_2 p$ is called *bits*. The smallest example:
+# two neighbouring codes that are alike four times out of five.
 
 # %%
 together = np.array([[0.4, 0.1], [0.1, 0.4]])  # p(left, right)
@@ -138,9 +138,10 @@ Markdown(markdown([dict(zip(names, line, strict=True)) for line in lines]))
 # **You should see** 0 bits for a model that is always sure and right, and $\log_2 K$ bits in the last line for one that
 # knows nothing: with $K = 512$ these are the 9 bits of nine questions with yes or no.
 #
-# So "5.3 bits" says: of 512 codes about 39 are still in the running at each position. Fewer is better, on avatars that the
-# model has not seen. Two warnings. Bits of two different autoencoders cannot be compared, as their codes say different
-# things. And bits judge codes, not pictures: a smeared avatar can have few of them.
+# So "5.3 bits" (an example; `demo` comes to 3 to 3.5) says: *on average* the prior is as unsure as among 39 equally likely
+# codes. At some positions it is nearly sure, at others among hundreds. Fewer bits are better, on avatars that the model has not
+# seen. Two warnings. Bits of two different autoencoders cannot be compared, as their codes say different things. And bits judge
+# codes, not pictures: a smeared avatar can have few of them.
 
 # %% [markdown]
 # ## 3. The causal mask
@@ -148,10 +149,11 @@ Markdown(markdown([dict(zip(names, line, strict=True)) for line in lines]))
 # The network is asked all 256 questions at once, which is far cheaper than asking them in turn. But then the answers are in
 # its input, and it must not look. A transformer moves information between positions in one place only, the attention:
 #
-# $$y_t = \sum_{u} a_{tu} v_u, \qquad a_{tu} = \operatorname{softmax}_u\!\left(\frac{q_t \cdot k_u}{\sqrt{e}} + m_{tu}\right)$$
+# $$y_t = \sum_{u} a_{tu} v_u, \qquad a_{tu} = \operatorname{softmax}_u\!\left(\frac{q_t \cdot k_u}{\sqrt{d}} + m_{tu}\right)$$
 #
-# Position $t$ asks with its query $q_t$; each position $u$ offers a key $k_u$ and a value $v_u$, vectors of $e$ numbers. The
-# *mask* $m_{tu}$ is 0 where $u \le t$ and $-\infty$ elsewhere. As $e^{-\infty} = 0$, later positions get the weight 0.
+# Position $t$ asks with its query $q_t$; each position $u$ offers a key $k_u$ and a value $v_u$, vectors of $d$ numbers.
+# *Softmax* makes weights of any numbers: exp of each, over their sum. The *mask* $m_{tu}$ is 0 where $u \le t$ and $-\infty$
+# elsewhere. As $\exp(-\infty) = 0$, later positions get the weight 0.
 
 # %%
 scores = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
@@ -197,10 +199,10 @@ print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-
 
 # %% [markdown]
 # **You should see** both curves fall steeply from about $\log_2 K$, and the validation curve level off at 3 to 3.5 bits
-# (`demo`). The gap to the training curve is what was learnt by heart instead of understood; above half a bit the line
-# below says **T4**, overfitting. 2,000 avatars are few, so `demo` ends at that edge. What helps: more images, more
-# `prior.views`, `prior.dropout=0.1`; the best checkpoint is kept in any case. Bits that stay near $\log_2 K$ mean that
-# nothing is learnt: halve `prior.lr` and `prior.muon_lr`.
+# (`demo`). The gap to the training curve is what was learnt by heart instead of understood. Above half a bit it is **T4**,
+# overfitting: more images, more `prior.views`, `prior.dropout=0.1`. (A line under the curves says so from a fifth of the training
+# bits on.) 2,000 avatars are few, so `demo` ends at that edge; section 12 asks whether copies come of it. Bits that
+# stay near $\log_2 K$ mean that nothing is learnt: halve `prior.lr` and `prior.muon_lr`.
 
 # %% [markdown]
 # ## 5. Why a second prior
@@ -225,16 +227,16 @@ fig
 #
 # $$p(s_1, \dots, s_n) = \prod_{t=1}^{n} p(s_{\sigma(t)} \mid s_{\sigma(1)}, \dots, s_{\sigma(t-1)}),$$
 #
-# so what is known may come first and the hole last. The *masked* prior is trained on many orders: half of them are the order
-# in which whole avatars are filled in, the others end with a region of any shape.
+# so what is known may come first and the hole last. The *masked* prior is trained on many orders: a half end with a region of
+# any shape. The other half are Halton's order (section 9) over the whole avatar, because this prior can draw whole ones too
+# (`sample --way masked`).
 
 # %%
 code_of(random_orders)
 
 # %% [markdown]
-# Why not this one alone? Because one network that must know every order knows each of them less well. Raster order is the
-# easier one, so whole avatars come from the causal prior and holes from the masked one. It begins with the weights of the
-# causal prior.
+# Why not this one alone? Because one network that must know every order knows each of them less well. So whole avatars come
+# from the causal prior by default, and holes from the masked one, which begins with the causal prior's weights.
 
 # %%
 masked_run = train("masked", config, LiveView)
@@ -274,8 +276,7 @@ plots.bars(bits, "bits per held-out token (fewer is better)")
 # $$q_i = \frac{p_i^{1/T}}{\sum_j p_j^{1/T}},$$
 #
 # and *top-p* cuts the tail off: of the codes, likeliest first, only as many are kept as together have the probability
-# `top_p`. (*Top-k* keeps a fixed number of them, whether the prior is sure or not.) Here they are on one answer of the
-# prior, at a cell of a held-out avatar where it is rather unsure.
+# `top_p`. (*Top-k* keeps a fixed number of them.) Here they are on one answer of the prior, where it is rather unsure.
 
 # %%
 prior = vq_core.load_prior(run).to(device)
@@ -315,8 +316,8 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 
 # %% [markdown]
 # **You should see** tidy and somewhat alike avatars at the top, wild and broken ones at the bottom. The defaults, 1.05 and
-# 0.93, were chosen together: slightly bold, without the tail. If avatars break at $T = 1$ too, take a lower `--top-p`; if
-# that does not help, the prior is not good enough yet.
+# 0.93, were chosen together: slightly bold, without the tail. If avatars break at $T = 1$ too, try `Sampling(top_p=0.85)`;
+# if that does not help, the prior is not good enough yet.
 
 # %% [markdown]
 # All of it to play with:
@@ -334,8 +335,8 @@ over_controls(controls, lambda **how: plots.image_grid(decoded(how)))
 # %% [markdown]
 # ## 8. New avatars
 #
-# As they come from the causal prior, none picked out. The line below makes the same picture in a terminal; with a kernel,
-# "save" puts it into the run's folder. After it, at the same size, real avatars that were held out.
+# As they come from the causal prior, none picked out; then real avatars that were held out. The line below makes the same
+# picture in a terminal; with a kernel, "save" puts it into the run's folder.
 
 # %% tags=["picture-samples"]
 shown = 15 if config.profile != "smoke" else 5
@@ -349,8 +350,7 @@ plots.image_grid(packed.images[packed.val_rows[:shown]], columns=5, side=2.45)
 
 # %% [markdown]
 # **You should see** faces: two eyes, hair around them, shoulders below (`smoke`: coloured noise); softer and now and then
-# more muddled than the real ones. Softness comes from the decoder (T3, notebook 03), muddle from the prior: compare with
-# notebook 03's reconstructions before you turn a switch.
+# more muddled than the real ones. Softness comes from the decoder (T3, notebook 03), muddle from the prior.
 
 # %% [markdown]
 # ## 9. The order of filling in
@@ -372,8 +372,8 @@ for number, share in enumerate(turns, 1):
     sure = torch.where(keep, sure, common)
 
 # %% [markdown]
-# Three avatars, uncovered in the order in which they were drawn: by the causal prior in raster order, by the masked prior in
-# Halton's, and the surest cells first.
+# Three avatars, three orders, uncovered as they were drawn: raster order (causal prior); the surest cells first, and Halton's
+# order (masked prior).
 
 
 # %%
@@ -392,8 +392,7 @@ plots.rows_of_images({name: uncovered(*order) for name, order in orders.items()}
 # %% [markdown]
 # **You should see** (columns: a sixteenth, a quarter, half, all of the cells) rows from the top; then clumps of background,
 # while the face, which matters most, comes last, when all around it is settled; then Halton's dots, with something of every
-# part of the avatar. Surest-first avatars are often plain, as the likeliest code is the commonest, and here their faces
-# suffer from another thing too: codes fixed in the same round do not know of each other.
+# part of the avatar. Surest-first avatars are often plain, as the likeliest code is the commonest.
 #
 # The loop that follows Halton's order is in `fill_codes`; the first branch is this prior's:
 
@@ -410,8 +409,7 @@ many["masked"] = fill_codes(masked, count, Sampling(seed=config.seed))
 plots.image_grid(to_pictures(model.decode(many["masked"][:16])), columns=8, side=0.8)
 
 # %% [markdown]
-# **You should see** avatars nearly as good as the causal prior's. Where they are much worse, the masked prior lacks training
-# (`prior.steps`).
+# **You should see** avatars nearly as good as the causal prior's. Where they are much worse, it lacks training (`prior.steps`).
 
 # %% [markdown]
 # ## 10. The best and the worst, by the prior's own judgement
@@ -437,8 +435,8 @@ plots.rows_of_images(pictured)
 # %% [markdown]
 # **You should see** plain avatars above: smooth hair, one background colour, which are easy to foretell. Below are the busy
 # ones, and among them the failures: two kinds of hair in one head, a torn outline, eyes that do not match. Few bits do not
-# mean beautiful, and many do not mean bad, but failures gather at that end. A lower `--top-p` draws fewer of them; it costs
-# variety.
+# mean beautiful, and many do not mean bad, but failures gather at that end. `Sampling(top_p=0.85)` draws fewer of them; it
+# costs variety.
 
 # %% [markdown]
 # ## 11. In figures
@@ -447,7 +445,7 @@ plots.rows_of_images(pictured)
 # distance of two distributions, with its spread. *Precision*: the share of a set that looks real. *Recall*: the share of
 # real avatars that look like the set, so that a prior which draws one good face for ever has precision 1 and recall near 0.
 # *Floor* are real avatars against real ones; *reconstructions* are what the autoencoder leaves of them, and no prior can
-# be expected to do better. *Copies* come next.
+# be expected to do better. *Copies* are explained in section 12.
 
 # %%
 try:
@@ -459,17 +457,20 @@ print(*compare_sets(autoencoder, config, many, nets), sep="\n")
 
 # %% [markdown]
 # **You should see** precision near that of the reconstructions and somewhat less recall (`demo`: 0.6 and more, both). Low
-# precision means broken avatars (`--top-p 0.9`, more `prior.steps`), low recall that they are too much alike (a higher
+# precision means broken avatars (`Sampling(top_p=0.85)`, more `prior.steps`), low recall that they are too much alike (a higher
 # temperature, more images). Mind the spread: with 128 images a difference of 0.05 is chance. `python -m vq_core evaluate
-# --frechet` draws more, and with 513 in each set adds the Fréchet distance.
+# --frechet` draws more, and with 513 in each set adds the Fréchet distance (of two
+# Gaussians, fitted to the features of both sets).
 
 # %% [markdown]
 # ## 12. Are they copies?
 #
-# A prior that had learnt its training avatars by heart would pass every test so far: perfect faces, all "real". How would
-# one notice? By the distance from each sample to the *nearest training image*. That number alone says nothing, since plain
+# A prior that had learnt its training avatars by heart would draw perfect faces, all "real"; only the gap in bits of section 4
+# would have warned. Whether it *draws* copies is told by the distance from each sample to the *nearest training image*: the root
+# mean squared difference of their 32×32 thumbnails, in grey levels (0 to 255). That number alone says nothing, since plain
 # avatars are near to everything, so it is compared with two others: how near *held-out* avatars come, which nobody can have
-# copied, and how near *copies made on purpose* come.
+# copied, and how near *copies made on purpose* come. All three have gone through the decoder, as its softness alone brings
+# pictures nearer.
 
 # %%
 held = to_pictures(reconstruct_held_out(model, packed))
@@ -493,10 +494,10 @@ lines = [("samples", new.nearer, new.copies), ("copies on purpose", copied.neare
 Markdown(markdown([dict(zip(names, (name, f"{a:.0%}", f"{b:.0%}"), strict=True)) for name, a, b in lines]))
 
 # %% [markdown]
-# **You should see** the samples lie where the held-out avatars lie, and not where the copies lie: 0 to 5 % in the last
-# column, where copies have nearly 100 % and real avatars, by construction, 1 %. Far above 5 % means that avatars were
-# learnt by heart (**T4**): fewer steps, `prior.dropout=0.1`, more images. The other half of the evidence is a look at the
-# pairs.
+# **You should see** the samples lie where the held-out avatars lie, and not where the copies lie. In the last column copies have
+# nearly 100 % and real avatars, by construction, 1 %. Up to 5 % is no alarm: it is six of 128 samples, against a line that rests
+# on the five nearest held-out avatars (`demo`). Far more means copies (**T4**): fewer steps, `prior.dropout=0.1`, more images. The
+# other half of the evidence is a look at the pairs.
 
 # %% tags=["picture-nearest"]
 plots.rows_of_images({"samples": pictures[:8], "nearest": packed.images[novelty(pictures[:8], packed, held).rows]})
@@ -504,9 +505,9 @@ plots.rows_of_images({"samples": pictures[:8], "nearest": packed.images[novelty(
 # %% [markdown]
 # **You should see** relatives, not twins (mirrored ones count too).
 #
-# Pixels miss a sample of which one half is copied and the other new. Hence the *copies* of section 11, which compare codes
-# place by place. And before anything is drawn, a gap in bits gives warning: memory shows as being surer on training avatars
-# than on others.
+# Thumbnails miss a sample of which one half is copied and the other new. Hence the *copies* of section 11: the same share, nearer
+# than 99 % of held-out avatars, with another distance, the share of cells whose codes differ. And memory shows as being surer on
+# training avatars than on others, in bits:
 
 # %%
 fresh = torch.from_numpy(codes[packed.val_rows[:count]].astype(np.int64)).to(device)
@@ -515,8 +516,8 @@ spread = {name: f"{b.mean():.2f} ± {b.std() / len(b) ** 0.5:.2f}" for name, b i
 table(spread, "avatars", "bits per token, ± standard error")
 
 # %% [markdown]
-# **You should see** 0.2 to 0.7 bits between them (`demo`): something was learnt by heart, and yet samples are no copies. If
-# the gap is a full bit, take a second look at the pairs above, with more of them.
+# **You should see** 0.2 to 0.6 bits between them (`demo`): something was learnt by heart, and yet samples are no copies. Above half
+# a bit it is **T4**, by the rule of section 4: no proof of copies, but a reason to look at more pairs.
 
 # %% [markdown]
 # ## 13. Completion
@@ -568,8 +569,8 @@ with_saving(figure, run.folder / "regenerated.png", f"{command}/avatar.png {wher
 # %% [markdown]
 # ## 15. Edits by hand
 #
-# Three changes need no prior: a region copied from another avatar, here the eyes; a region painted with one code, as a
-# hair band in the colour of the other's hair; codes replaced by another wherever they stand, here those of the background.
+# Three changes need no prior: a region copied from another avatar (the eyes); a region painted with one code (a hair band);
+# codes replaced wherever they stand (the background's).
 
 # %% tags=["picture-edit"]
 one, other = given[:1], given[1:2]
@@ -601,8 +602,7 @@ editor = CodeEditor(model, priors, sitters, decoded_codes(model, codes), run.fol
 display(editor)
 
 # %% [markdown]
-# For readers without a kernel: the buttons do what the last two pictures show. A picture of your own comes back as its
-# *reconstruction* first. If that is no likeness, it is too far from the images that the autoencoder was trained on.
+# A picture of your own comes back as its *reconstruction* first. If that is no likeness, it is too far from the training images.
 
 # %% [markdown]
 # ## 16. Variations and interpolation
@@ -626,8 +626,8 @@ ways = {
 plots.rows_of_images({name: to_pictures(frames) for name, frames in ways.items()})
 
 # %% [markdown]
-# **You should see** a cross-fade that snaps to what codes can say, and a mosaic. Neither knows the prior, and so the frames
-# in the middle are no avatars: between two likely grids there is no straight road of likely ones. Step by step:
+# **You should see** a cross-fade that snaps to what codes can say, and a mosaic. Neither knows the prior, so the frames in the
+# middle are no avatars. Step by step:
 
 # %%
 a, b = sitters[:1], sitters[1:2]
@@ -646,11 +646,11 @@ over_controls(controls, lambda method, frame: plots.image_grid(between[method][[
 #
 # | what you see | what it is | what to do |
 # |---|---|---|
-# | validation bits rise while training bits fall; samples near to training images | **T4** overfitting | `prior.dropout=0.1`; `prior.views=8`; a smaller `prior.dim`; more images; the best checkpoint is kept anyway |
+# | validation bits more than half a bit above training bits, or rising while these fall | **T4** overfitting; see section 12 for copies | `prior.dropout=0.1`; `prior.views=8`; a smaller `prior.dim`; more images; the best checkpoint is kept anyway |
 # | bits no better than *left + above* | too little training | more `prior.steps`; a lower `prior.lr` and `prior.muon_lr` if the curve jumps |
-# | samples sharp in parts, but muddled as a whole | the prior is unsure | `--top-p 0.9`; more `prior.steps` |
+# | samples sharp in parts, but muddled as a whole | the prior is unsure | `Sampling(top_p=0.85)`, in a terminal `--top-p 0.85`; more `prior.steps` |
 # | samples and reconstructions soft | **T3** blur, in the autoencoder | notebook 03; the prior is not to blame |
-# | samples all alike | too cold | `--temperature 1.1 --top-p 0.97` |
+# | samples all alike | too cold | `Sampling(temperature=1.1, top_p=0.97)` |
 
 # %% [markdown]
 # ## Exercises

@@ -87,10 +87,10 @@ patches = {f"code {c} ({counts[c] / codes.size:.2%})": analysis.code_patches(pac
 plots.atlas(patches, columns=14)
 
 # %% [markdown]
-# **You should see** framed cells that agree within each row: a shade, an edge in one direction, a shade on one side of an
-# edge. Hardly ever a thing with a name: the same code serves hair, cloth and background, if they look alike in so small a
-# cell. A row without anything in common is a code that does several jobs: too few codes (`model.num_codes`), or training
-# that was too short (always so at `smoke`). Rows that are all alike are codes to spare (**T1**, notebook 02).
+# **You should see** above, rows of framed cells that agree in one light shade; below, rows that agree less: a shade, an edge in
+# one direction, and often several kinds of patches, as in notebook 02, section 14. Hardly ever a thing with a name: the same
+# code serves hair, cloth and background. If the rows above are as mixed as those below, there are too few codes
+# (`model.num_codes`), or the training was too short (always so at `smoke`). Rows that are all alike are codes to spare (**T1**).
 
 # %% [markdown]
 # ## 2. What a code does not stand for
@@ -98,7 +98,7 @@ plots.atlas(patches, columns=14)
 # It is tempting to read the atlas as a dictionary: code 17 *is* light skin. It is not. The decoder makes each pixel from all
 # codes within its reach,
 #
-# $$\hat{x}_{p} = D(e_{s_u} : u \text{ near } p),$$
+# $$\hat{x}_{p} = \mathrm{decoder}(e_{s_u} : u \text{ near } p),$$
 #
 # where $e_{s_u}$ is the codebook vector of the code at cell $u$. So a code means something among its neighbours only, as a
 # word does. To see that, one code is written into the same cell of eight avatars.
@@ -153,8 +153,8 @@ for ax, name, dots in zip(axes, ("PCA", "t-SNE"), (PCA(2).fit_transform(codebook
 fig
 
 # %% [markdown]
-# **You should see** colours grouped: the codebook has ordered itself by what patches look like. Large dots are codes that
-# are used often. Distances in t-SNE mean little beyond "near". Colours all mixed would mean that codes which look alike are
+# **You should see** colours grouped: the codebook has ordered itself by what patches look like. Large dots are used often.
+# Distances in t-SNE mean little beyond "near". Colours all mixed would mean that codes which look alike are
 # far apart, which makes the prior's work harder: train Phase 1 longer (`phase1.steps`).
 
 # %% [markdown]
@@ -173,31 +173,33 @@ rows = {"before": x, "eyes swapped": model.decode(torch.cat(swapped)), "moved up
 plots.rows_of_images({name: to_pictures(images) for name, images in rows.items()}, side=1.8)
 
 # %% [markdown]
-# **You should see** each face with the other's eyes and the skin around them, in place and with soft seams; and whole avatars
+# **You should see** the images themselves above, and below them decoded codes: each face with the other's eyes and the skin around them, in place and with soft seams; and whole avatars
 # three rows higher, with the top of their hair at the bottom, as `roll` brings back below what leaves above. Codes carry no
 # position of their own. Against hard seams, let the masked prior redraw a rim around the region (notebook 04, section 14).
 
 # %% [markdown]
 # ## 5. What can be read off the codes
 #
-# Do codes know that somebody wears glasses? A *probe* finds out: the weakest classifier there is, one straight cut per
-# answer through the codes' vectors,
+# Do codes know that somebody wears glasses? A *probe* finds out: a weak classifier, one straight cut per answer through the
+# codes' vectors,
 #
 # $$\hat{y} = \arg\max_c \; w_c \cdot f + b_c,$$
 #
-# where $f$ are the vectors of an avatar's 256 codes in a row, and $w_c, b_c$ are fitted on training avatars for each answer
-# $c$. It is weak on purpose. What a strong network finds, it may have worked out itself; what a straight cut finds was
-# there. The red mark is what always saying the commonest answer gets on held-out avatars.
+# where $f$ are the vectors of an avatar's 256 codes in a row, shortened by PCA to their directions of largest variance, and
+# $w_c, b_c$ are fitted on training avatars for each answer $c$. It is weak on purpose. What a strong network finds, it may have
+# worked out itself; what a straight cut finds was there. The red mark is what always saying the commonest answer gets on
+# held-out avatars.
 
 # %%
 if image_source(config) == "avatars":
     features = PCA(min(16, codebook.shape[1])).fit_transform(codebook)[codes].reshape(len(codes), -1)
     attributes = read_attributes(raw_dir(config), (entry.file for entry in packed.kept))
-    train, val, accuracy, majority = packed.train_rows, packed.val_rows, {}, {}
-    reduced = make_pipeline(PCA(min(128, len(train) - 1)), StandardScaler()).fit(features[train]).transform(features)
+    fitting, val, accuracy, majority = packed.train_rows, packed.val_rows, {}, {}
+    reduced = make_pipeline(PCA(min(128, len(fitting) - 1)), StandardScaler())
+    reduced = reduced.fit(features[fitting]).transform(features)
     for name, values in attributes.items():
         y = np.array(values)
-        known, asked = train[y[train] != ""], val[np.isin(y[val], y[train]) & (y[val] != "")]
+        known, asked = fitting[y[fitting] != ""], val[np.isin(y[val], y[fitting]) & (y[val] != "")]
         if len(set(y[known])) > 1 and len(asked):
             fitted = LogisticRegression(max_iter=200, C=0.1).fit(reduced[known], y[known])
             accuracy[name] = fitted.score(reduced[asked], y[asked])
@@ -210,15 +212,16 @@ probe_figure if image_source(config) == "avatars" else print("attributes are kno
 # %% [markdown]
 # **You should see** clothes, hair and the backdrop's pattern read off in most avatars, and small things (brows, blush) no
 # better than by guessing (`demo`): the codes keep what matters for the pixels. A low bar does *not* prove that the codes
-# lack something; it may be there, but not along a straight line. If large things such as hair are not read off either, the
+# lack something; it may be there, but not along a straight line, or PCA has dropped it. If large things such as hair are not read off either, the
 # reconstructions lack them too: **T3**, notebook 02.
 
 # %% [markdown]
 # ## 6. A small sweep
 #
-# Which setting should one change? Short runs, trained here once, that differ from the configuration in one number each:
-# codebook size, weight of the perceptual term, weight of the GAN. One change at a time, or nobody knows what helped. They
-# are too short to reach their best: compare them with each other only. Those with a GAN go on from the first.
+# Which setting should one change? Short runs, trained here once. Two differ from the first in one number: codebook size, or
+# weight of the perceptual term. One change at a time, or nobody knows what helped. The two with a GAN break that rule: as they
+# go on from the first, they differ from it in *two* things, a GAN and twice the steps. All are too short to reach their best:
+# compare them with each other only.
 
 # %%
 steps = max(4, config.phase1.steps // 40)
@@ -258,18 +261,19 @@ fig
 
 # %% [markdown]
 # **You should see** fewer codes cost PSNR, and the heavier GAN and the perceptual term buy sharpness for it: down and to the
-# right, the trade of notebook 03. Where bars overlap, there is no order. A point above *and* right of "as configured" would
-# be simply better. In `demo`, "with GAN" is there. That is too good to be true, and the next section says why.
+# right, the trade of notebook 03. Where bars overlap, this picture cannot decide; section 7 compares image by image. A point
+# above *and* right of "as configured" would be simply better. In `demo`, "with GAN" is there. That is too good to be true: it
+# had twice the steps.
 
 # %% [markdown]
 # ## 7. Comparing two runs honestly
 #
 # One run has 24.1 dB, another 24.2. Is it better? A mean over $n$ images is known up to its *standard error*,
 #
-# $$\mathrm{SE} = \frac{s}{\sqrt{n}},$$
+# $$\mathrm{SE} = \frac{\sigma}{\sqrt{n}},$$
 #
-# where $s$ is the standard deviation over images. Other images of the same kind would give a mean within 2 SE, nineteen
-# times out of twenty. But both runs see the *same* images, and an image that is hard for one is hard for the other. So take
+# where $\sigma$ is the standard deviation over images. The true mean, over all images of the kind, lies within 2 SE of it
+# nineteen times out of twenty. But both runs see the *same* images, and an image that is hard for one is hard for the other. So take
 # the difference on each image first, $d_i = a_i - b_i$, and the standard error of the $d_i$: the images' own variety drops
 # out. In a toy where run B is better by 0.05 dB:
 
@@ -310,11 +314,10 @@ fig
 
 # %% [markdown]
 # **You should see** a narrow, slanted cloud (hard images are hard for both), and a mean difference many SE from 0 (`demo`).
-# That is why tenths of a decibel can be told apart with a few hundred images. A round cloud would mean that the two runs
+# A round cloud would mean that the two runs
 # fail on different images: look at these.
 #
-# So a GAN raises PSNR? No. Look at the table above: "with GAN" goes on from "as configured", for as many steps again. Two
-# things differ, and no error bar can tell which of them did it. A standard error protects from chance, not from an unfair
+# So a GAN raises PSNR? No. Two things differ, GAN and steps, and no error bar can tell which of them did it. A standard error protects from chance, not from an unfair
 # comparison. Nor does it contain the luck of training: the same settings with another seed give another run. In the README's
 # table on real faces two seeds are 0.2 dB apart, further than most options. So, before believing in a setting:
 #
@@ -335,9 +338,8 @@ Markdown(markdown(table()))
 # %% [markdown]
 # ## 8. Where the limits of 10,000 images are
 #
-# Would more images help? Ask with fewer: train on an eighth, a quarter, a half of them, and see whether the curve still
-# falls. With a prior that takes hours; *left + above*, the counting of notebook 04, does it in seconds, and the shape is
-# telling.
+# `full` draws 10,000 avatars (`data.avatars`), 8,000 of them for training. Would more help? Ask with fewer: train on an eighth, a quarter, a half of them, and see whether the curve still
+# falls. With a prior that takes hours; *left + above*, the counting of notebook 04, does it in seconds.
 
 # %%
 seen, asked = codes[packed.train_rows], codes[packed.val_rows]
