@@ -26,7 +26,6 @@ from sklearn.preprocessing import StandardScaler
 import vq_core
 from vq_core.avatars.dataset import read_attributes
 from vq_core.config import override
-from vq_core.data import duplicates
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import image_source, images_of, raw_dir
 from vq_core.evaluation import analysis
@@ -143,7 +142,8 @@ code_of(decode_edited)
 
 # %% tags=["picture-codebook"]
 tsne = TSNE(init="pca", perplexity=min(30.0, k / 4), random_state=config.seed).fit_transform(codebook)
-cells = duplicates.cell_means(packed.images[:500], grid).reshape(-1, 3)
+cell = packed.images.shape[1] // grid
+cells = packed.images[:500].reshape(-1, grid, cell, grid, cell, 3).mean(axis=(2, 4)).reshape(-1, 3)
 colours = np.stack([np.bincount(codes[:500].ravel(), channel, k) for channel in cells.T], axis=1)
 colours = colours / np.maximum(np.bincount(codes[:500].ravel(), minlength=k), 1)[:, None] / 255
 fig, [axes] = plots.figure(1, 2, 9.2, 4.0)

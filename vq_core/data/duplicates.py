@@ -12,7 +12,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt64
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
@@ -21,7 +21,6 @@ TOLERANCE = 25.0  # of 255
 _QUANTILE = 0.995
 BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
 _PAIRS = 128  # pairs of thumbnails compared at once
-_BLOCKS = 8  # of a thumbnail, along each side
 _AROUND: dict[str, Any] = {"size": (1, 3, 3, 1), "mode": "nearest"}
 
 
@@ -41,12 +40,11 @@ def first_of_group(
 
     Resemblance is transitive. Images marked `early` come before all others; with `apart` they are known not to resemble
     each other, and not compared. Pairs whose `perceptual_hash` differs in at most `max_bits` bits are compared by their
-    colours, then by their pixels; only these are read, so `images` may be a memory map.
+    pixels; only these are read, so `images` may be a memory map.
     """
     first = np.arange(len(hashes))
     pairs = hash_pairs(hashes, max_bits)
     pairs = pairs[~(early[pairs].all(axis=1) & apart)]
-    pairs = pairs[_may_be_same(images, pairs)]
     for start in range(0, len(pairs), _PAIRS):
         some = pairs[start : start + _PAIRS]
         some = some[first[some[:, 0]] != first[some[:, 1]]]  # comparing all pairs of a film's frames takes hours
@@ -80,36 +78,14 @@ def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Int[np.ndarra
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _may_be_same(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
-    """False only for pairs that `_same_pixels` would tell apart: a fast look, as built-in avatars often share hashes.
-
-    If block means lie beyond the other's range by more than tolerance and exempt pixels can explain, the pixels do too.
-    """
-    rows, at = np.unique(pairs, return_inverse=True)
-    looks = np.zeros((len(rows), 3, _BLOCKS, _BLOCKS, 3), dtype=np.float32)
-    for start in range(0, len(rows), _PAIRS):
-        some = _thumbnails(images, rows[start : start + _PAIRS])
-        kinds = (some, maximum_filter(some, **_AROUND), minimum_filter(some, **_AROUND))
-        looks[start : start + _PAIRS] = np.stack([cell_means(kind, _BLOCKS) for kind in kinds], axis=1)
-    size = min(THUMBNAIL, images.shape[1])
-    exempt = (size**2 - 1 - int(_QUANTILE * (size**2 - 1))) * (255 - TOLERANCE) / (size // _BLOCKS) ** 2
-    verdicts = [np.zeros(0, dtype=bool)]
-    for some in np.array_split(at.reshape(-1, 2), 1 + len(pairs) // 10_000):
-        within = np.ones(len(some), dtype=bool)
-        for a, b in (some.T, some.T[::-1]):
-            mean, (_, high, low) = looks[a, 0], looks[b].swapaxes(0, 1)
-            beyond = np.maximum(np.maximum(mean - high, low - mean), 0).mean(axis=-1)
-            within &= np.maximum(beyond - TOLERANCE, 0).sum(axis=(1, 2)) <= exempt + 1e-3
-        verdicts.append(within)
-    return np.concatenate(verdicts)
-
-
 def _same_pixels(images: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]) -> Bool[np.ndarray, " pairs"]:
     """Whether the 99.5 % quantile of how far pixels lie outside the other picture's local range is within tolerance."""
     if not len(pairs):
         return np.zeros(0, dtype=bool)
+    size = (min(THUMBNAIL, images.shape[1]),) * 2
     rows, at = np.unique(pairs, return_inverse=True)
-    a, b = np.moveaxis(_thumbnails(images, rows)[at.reshape(-1, 2)], 1, 0)
+    small = np.stack([np.asarray(Image.fromarray(images[row]).resize(size, Image.Resampling.BOX)) for row in rows])
+    a, b = np.moveaxis(small[at.reshape(-1, 2)], 1, 0)
     red, green, blue = np.moveaxis(np.maximum(_beyond(a, b), _beyond(b, a)), -1, 0)
     means = (red + green + blue).reshape(len(a), -1) / 3
     worst_but_few = int(_QUANTILE * (means.shape[1] - 1))
@@ -120,14 +96,3 @@ def _beyond(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     above = a.astype(np.int16) - maximum_filter(b, **_AROUND)
     below = minimum_filter(b, **_AROUND).astype(np.int16) - a
     return np.maximum(np.maximum(above, below), 0)
-
-
-def _thumbnails(images: np.ndarray, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n side side 3"]:
-    size = (min(THUMBNAIL, images.shape[1]),) * 2
-    return np.stack([np.asarray(Image.fromarray(images[row]).resize(size, Image.Resampling.BOX)) for row in rows])
-
-
-def cell_means(images: UInt8[np.ndarray, "n h w 3"], side: int) -> Float[np.ndarray, "n side side 3"]:
-    """Mean colours in a grid of `side` × `side` cells; pixels beyond the last whole cell are ignored."""
-    n, cell = len(images), images.shape[1] // side
-    return images[:, : side * cell, : side * cell].reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4))
