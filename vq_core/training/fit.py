@@ -53,35 +53,33 @@ def fit(
         callbacks.append((view or Bar)(run, history))
     loggers = [HistoryLogger(history), *_other_loggers(run, module.config)]
     trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
-    too_large = False
     try:
         with signals_given_back(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load from disk
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # inside Lightning, on torch 2.14
             warnings.filterwarnings("ignore", ".*The number of training batches.*")  # log_every_n_steps is not used
             trainer.fit(module, data)
-        barrier()
+        return barrier()
     except StoppedEarly:
         raise Stopped(
             f"{run.name} stopped at step {module.steps_done} of {module.position.total_steps}; run it again to resume",
             together=checkpoints.stopped_together,
         ) from None
-    except torch.cuda.OutOfMemoryError:
-        _end_other_processes(trainer)
-        too_large = True
     except BaseException as error:
-        if not isinstance(error, NotFiniteError):  # which all processes raise together
-            _end_other_processes(trainer)
-        raise
+        # The processes that this one has started would wait for it forever, unless all raise the error together.
+        if trainer.strategy.launcher is not None and not isinstance(error, NotFiniteError):
+            trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
+        if not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
     finally:
         if module.config.train.wandb:
             import wandb
 
             wandb.finish()  # else the next training would be logged to the same wandb run
-    if too_large:  # raised only here, after the CUDA error, whose frames hold all tensors of the step, has been freed
-        accumulate = "train.accumulate=2 (keeps the effective batch and all progress) or a smaller train.batch_size"
-        advice = "a smaller prior.batch_size" if module.phase in PRIORS else accumulate
-        raise RunError(f"a batch of this size does not fit into the GPU's memory; set {advice}")
+    # Raised only here, after the CUDA error, whose frames hold all tensors of the step, has been freed.
+    accumulate = "train.accumulate=2 (keeps the effective batch and all progress) or a smaller train.batch_size"
+    advice = "a smaller prior.batch_size" if module.phase in PRIORS else accumulate
+    raise RunError(f"a batch of this size does not fit into the GPU's memory; set {advice}")
 
 
 def _check_space(module: StepModule, run: Run) -> None:
@@ -109,12 +107,6 @@ def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
         )
     with fitting(run.last):
         module.resume_from(state)
-
-
-def _end_other_processes(trainer: L.Trainer) -> None:
-    """Kill the processes that this one has started: after an error here alone, they would wait for it forever."""
-    if trainer.strategy.launcher is not None:
-        trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
 
 
 def _other_loggers(run: Run, config: Config) -> list[Any]:

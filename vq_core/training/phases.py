@@ -66,11 +66,7 @@ def _train(phase: Phase, config: Config, run: Run, view: ViewMaker | None) -> Ru
     barrier()
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
-    more = _cluster(run, packed, config) if phase == "kmeans" else {}
-    return _finish(run, module, packed, parent, more)
-
-
-# --- where each training starts -----------------------------------------------------------------------------------
+    return _finish(run, module, packed, parent)
 
 
 def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run | None) -> _Parts:
@@ -145,13 +141,8 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | Non
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
 
 
-# --- what each training leaves ------------------------------------------------------------------------------------
-
-
 def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
     """Cluster the warm-up's latents into a codebook, and save it for Phase 1. Returns its metrics."""
-    if not is_main_process():
-        return {}
     vectors = collect_latents(load_vqvae(run), packed, config)
     centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
     save_array(run.folder / "codebook.npy", centres.numpy())
@@ -172,7 +163,7 @@ def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float
     return vectors[order[: config.kmeans.vectors_per_code * config.model.num_codes]]
 
 
-def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None, more: dict[str, Any]) -> Run:
+def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None) -> Run:
     """Write `result.json`, which marks the run as finished."""
     if is_main_process():
         if not run.best.is_file():
@@ -180,8 +171,9 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
+        more = _cluster(run, packed, module.config) if run.phase == "kmeans" else {}
         if run.phase in PRIORS:
-            more |= {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
+            more = {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
         run.update_result(
             {
                 "phase": run.phase,
