@@ -42,7 +42,7 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     assert result["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
     assert result["best_bits_se"] == pytest.approx(float(held_out.std()) / len(held_out) ** 0.5, rel=1e-3)
     training, generator = in_training(story, "masked"), torch.Generator().manual_seed(settings().seed)
-    orders = training.orders(len(rows), generator)
+    orders = random_orders(len(rows), training.transformer.grid, generator)
     held_out = training.bits_per_token(sequences[rows], orders)
     assert the_run(story, "masked").result()["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
     assert the_run(story, "masked").result()["parent"] == the_run(story, "prior").name

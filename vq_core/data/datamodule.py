@@ -89,12 +89,11 @@ class AnimeDataModule(RowsDataModule):
         self.reading |= {"prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Float[Tensor, "b 3 h w"]:
-        if batch.dtype == torch.uint8:
-            x = to_float(batch)
-        elif self._pixels is not None:
-            x = to_float(self._pixels[batch])
-        else:
-            x = to_float(torch.from_numpy(self.packed.images[batch.cpu().numpy()]).to(batch.device))
+        if self._pixels is not None:
+            batch = self._pixels[batch]
+        elif batch.dtype != torch.uint8:
+            batch = torch.from_numpy(self.packed.images[batch.cpu().numpy()]).to(batch.device)
+        x = to_float(batch)
         if not self.trainer.training:
             return x
         return augment(x, self.config.data, self.position.generator(Purpose.AUGMENT), self.shard)

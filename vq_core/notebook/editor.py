@@ -141,14 +141,12 @@ class CodeEditor(w.VBox):
 
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
-            self._say("choose another avatar to copy from")
-        else:
-            self._apply(f"copied from {self.donor.label}", copy_from=self._edits[self.donor.value].codes)
+            return self._say("choose another avatar to copy from")
+        self._apply(f"copied from {self.donor.label}", copy_from=self._edits[self.donor.value].codes)
 
     def _apply(self, done: str, **change: Any) -> None:
         if not self.canvas.selected:
-            self._say("choose cells first: click or drag over the picture")
-            return
+            return self._say("choose cells first: click or drag over the picture")
         self._seed += "regenerate" in change  # a new proposal each time
         cells = torch.zeros(self.codes.numel(), dtype=torch.bool)
         cells[list(self.canvas.selected)] = True

@@ -52,9 +52,8 @@ class PriorTraining(StepModule):
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
-        rank, world = self.shard
-        orders = self.orders(len(codes) * world, self.position.generator(Purpose.MASKS))
-        bits = self.bits_per_token(codes, orders if orders is None else orders[rank::world].to(codes.device)).mean()
+        orders = self.orders(len(codes) * self.trainer.world_size, self.position.generator(Purpose.MASKS))
+        bits = self.bits_per_token(codes, orders).mean()
         self.add_gradient(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))
 
@@ -73,8 +72,11 @@ class PriorTraining(StepModule):
             self.averaged.update_parameters(self.transformer)
 
     def orders(self, count: int, generator: torch.Generator) -> Sequences | None:
-        """Orders for this many sequences; None for the causal prior."""
-        return random_orders(count, self.transformer.grid, generator) if self.phase == "masked" else None
+        """Of the orders for this many sequences of all processes, those of this one; None for the causal prior."""
+        if self.phase == "prior":
+            return None
+        rank, world = self.shard
+        return random_orders(count, self.transformer.grid, generator)[rank::world].to(self.device)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
@@ -93,9 +95,8 @@ class PriorTraining(StepModule):
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1
         # The same orders at every validation, for any number of processes.
-        orders = self.orders(len(self.trainer.datamodule.val_rows), torch.Generator().manual_seed(self.config.seed))  # type: ignore[attr-defined]
-        rank, world = self.shard
-        self._val_orders = None if orders is None else orders[rank::world].to(self.device)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self._val_orders = self.orders(len(self.trainer.datamodule.val_rows), generator)  # type: ignore[attr-defined]
 
     @torch.compiler.set_stance("force_eager")
     def validation_step(self, codes: Sequences, batch_idx: int) -> None:
