@@ -182,7 +182,7 @@ code_of(Block.forward)
 # %% [markdown]
 # ## 4. Train the causal prior
 #
-# The loss is the formula of section 2, and this is all of it; `ways` are orders, which come in section 5.
+# The loss is the formula of section 2, and this is all of it; `orders` come in section 5.
 
 # %%
 code_of(PriorTraining.bits_per_token)

@@ -57,7 +57,7 @@ def test_images_that_are_streamed_train_the_same(
     """As when they do not fit on the GPU: worker processes read them from the file, ahead of the training."""
     alone = ("quantizer.init=kaiming", "phase1.steps=6")
     read = load_checkpoint(train("phase1", settings(*alone)).last, ("phase1",))["model"]
-    monkeypatch.setattr(AnimeDataModule, "setup", lambda self, stage: setattr(self, "streams", True))
+    monkeypatch.setattr(AnimeDataModule, "setup", lambda self, stage: self.stream())
     fresh_copy(place, tmp_path / "again", monkeypatch, without="phase1")
     streamed = load_checkpoint(train("phase1", settings(*alone)).last, ("phase1",))["model"]
     assert differences(read, streamed) == []

@@ -1,4 +1,4 @@
-"""Runs that 6d1eaf3 made are found under their names, load, and are finished as 6d1eaf3 itself finished them."""
+"""Runs that 6d1eaf3 made are found under their names, load, and go on as in 6d1eaf3, but for a masked prior."""
 
 import json
 import shutil
@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from vq_core.config import NEUTRAL, Config, load_config
+from vq_core.errors import ConfigError
+from vq_core.generation.editing import Edit
+from vq_core.generation.sampling import Sampling, fill_codes
 from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.runs.finding import finished, lineage, run_for
 from vq_core.runs.folders import PHASES, PRIORS, Phase, all_runs
@@ -51,7 +54,29 @@ def test_finished_runs_are_found_and_load(old: Path) -> None:
     assert {row["run"] for row in table()} == names
 
 
-@pytest.mark.parametrize("phase", PHASES)
+def test_a_finished_masked_prior_fills_in_and_edits_in_passes(old: Path) -> None:
+    config = settings(old)
+    assert train("masked", config) == finished("masked", config)  # which trains nothing
+    prior = load_prior(finished("masked", config))
+    start, keep = torch.randint(16, (1, 8, 8), generator=torch.Generator().manual_seed(0)), torch.zeros(8, 8).bool()
+    keep[:3] = True
+    drawn = fill_codes(prior, 3, Sampling(passes=4), start=start, keep=keep, progress=False)
+    assert bool((drawn < 16).all()) and torch.equal(drawn[:, :3], start[:, :3].expand(3, -1, -1))
+    redrawn = Edit(region=keep, regenerate=True).apply(start, prior, 3, progress=False)
+    assert bool((redrawn < 16).all()) and torch.equal(redrawn[:, 3:], start[:, 3:].expand(3, -1, -1))
+
+
+def test_an_interrupted_masked_prior_is_refused(old: Path) -> None:
+    config = settings(old, LONGER["masked"])
+    last = run_for("masked", config).last
+    before = last.read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        train("masked", config)
+    line = "masked.network=bidirectional: is no longer trained, only loaded; set masked.network=any_order"
+    assert str(caught.value) == line and last.read_bytes() == before
+
+
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "masked"])
 def test_interrupted_runs_go_on_to_the_end(old: Path, phase: Phase) -> None:
     config = settings(old, LONGER[phase])
     run = run_for(phase, config)

@@ -9,9 +9,10 @@ import torch
 from small_runs import settings, the_run
 
 from vq_core.data.packed import load_packed
+from vq_core.errors import ConfigError
 from vq_core.models.transformer import halton_order
 from vq_core.runs.loading import load_prior, load_vqvae, weights_of
-from vq_core.training.prior import PriorTraining, random_masks, random_orders
+from vq_core.training.prior import PriorTraining, random_orders
 
 
 def in_training(story: Path, phase: Any) -> PriorTraining:
@@ -41,18 +42,18 @@ def test_the_prior_learns_the_codes_of_phase2(story: Path) -> None:
     assert result["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
     assert result["best_bits_se"] == pytest.approx(float(held_out.std()) / len(held_out) ** 0.5, rel=1e-3)
     training, generator = in_training(story, "masked"), torch.Generator().manual_seed(settings().seed)
-    orders = training.ways(len(rows), generator)
+    orders = random_orders(len(rows), training.transformer.grid, generator)
     held_out = training.bits_per_token(sequences[rows], orders)
     assert the_run(story, "masked").result()["best_bits"] == pytest.approx(float(held_out.mean()), rel=1e-5)
     assert the_run(story, "masked").result()["parent"] == the_run(story, "prior").name
 
 
-def test_masks_hide_from_one_to_all_in_equal_shares() -> None:
-    masks = random_masks(64, 8, torch.Generator().manual_seed(0))
-    assert sorted(masks.sum(1).tolist()) == list(range(1, 65))
-    many = torch.cat([random_masks(5, 8, torch.Generator().manual_seed(seed)) for seed in range(400)])
-    assert many.any(1).all() and abs(many.float().mean() - 65 / 128) < 0.01
-    assert (many.float().mean(0) - 65 / 128).abs().max() < 0.05  # no position is favoured
+def test_a_bidirectional_network_is_no_longer_trained() -> None:
+    line = "masked.network=bidirectional: is no longer trained, only loaded; set masked.network=any_order"
+    with pytest.raises(ConfigError) as caught:
+        PriorTraining(settings("masked.network=bidirectional"), "masked")
+    assert str(caught.value) == line
+    PriorTraining(settings("masked.network=bidirectional"), "prior")  # which it does not concern
 
 
 def test_orders_end_with_a_region_in_haltons_order() -> None:

@@ -190,8 +190,13 @@ def _region(config: Config, image: Path, rows: str | None, columns: str | None, 
     from vq_core.data.decode import load_mask
     from vq_core.generation import editing
 
-    everything = f"0:{config.grid}"
-    cells = editing.region(config.grid, _span("--rows", rows or everything), _span("--columns", columns or everything))
+    spans = []
+    for option, text in (("--rows", rows), ("--columns", columns)):
+        first, colon, last = (text or f"0:{config.grid}").partition(":")
+        if not (colon and first.isdigit() and last.isdigit()):
+            raise click.UsageError(f"{option} must be first:last, such as 4:9, got '{text}'")
+        spans.append((int(first), int(last)))
+    cells = editing.region(config.grid, *spans)
     if mask is not None:
         white = torch.from_numpy(load_mask(mask, image, config.data, config.grid))
         marked = editing.cells_of(white, config.grid) if white.any() else torch.zeros_like(cells)
@@ -200,10 +205,3 @@ def _region(config: Config, image: Path, rows: str | None, columns: str | None, 
             raise click.UsageError(f"--mask {mask}: chooses {which} of the cells; paint white what is to be edited")
         cells &= marked
     return cells
-
-
-def _span(option: str, text: str) -> tuple[int, int]:
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit()):
-        raise click.UsageError(f"{option} must be first:last, such as 4:9, got '{text}'")
-    return int(first), int(last)

@@ -44,7 +44,6 @@ def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bo
         its = [prior for prior in its if prior.done]
         if priors and not its:
             raise RunError(f"{run}: has no finished prior; train one (python -m vq_core train prior --run {run})")
-
         try:
             packed = load_images(config)
             x = images_of(packed, packed.val_rows[:8]).to(model.device)

@@ -23,7 +23,7 @@ class Purpose(IntEnum):
     AUGMENT = 0  # flips and colours of images; for codes, whether they are those of the mirror image
     DISCRIMINATOR_REAL = 1  # the discriminator's view of real images, and of reconstructions in the generator's turn
     DISCRIMINATOR_FAKE = 2  # its view of reconstructions in its own turn
-    MASKS = 1  # which codes the masked prior has to fill in
+    MASKS = 1  # the orders in which the masked prior has to fill in codes
 
 
 @dataclass

@@ -7,16 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from vq_core.config import Config
 from vq_core.data.augment import augment, to_float
 from vq_core.data.batches import BatchOrder, Position, Purpose, index_loader
 from vq_core.data.packed import PackedImages
 from vq_core.errors import DataError
-
-Images = Float[Tensor, "b 3 h w"]
-Sequences = Int64[Tensor, "b n"]
 
 
 class RowsDataModule(L.LightningDataModule):
@@ -36,6 +33,7 @@ class RowsDataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.position, self.batch_size = config, position, batch_size
         self.train_rows, self.val_rows = train_rows, val_rows
+        self.reading: dict[str, Any] = {}  # what `index_loader` reads, and how, in place of its defaults
         train, val, processes = len(train_rows), len(val_rows), config.train.processes
         if train < batch_size:
             raise DataError(f"{train} training images are fewer than {key}={batch_size}; lower it or add images")
@@ -46,15 +44,14 @@ class RowsDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[int]:
         """Batches from the position up to the next validation or the end."""
         size, (first, stop) = self.batch_size // self.position.accumulate, self.position.stretch
-        return self._loader(BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard))
+        order = BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard)
+        return index_loader(order, **self.reading)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Batches in order; with several processes, each takes its part."""
         rank, world = self.shard
-        return self._loader([part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)])
-
-    def _loader(self, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
-        return index_loader(batches)
+        batches = [part.tolist() for part in self.val_rows[rank::world].split(self.batch_size)]
+        return index_loader(batches, **self.reading)
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -73,31 +70,30 @@ class AnimeDataModule(RowsDataModule):
     def __init__(self, config: Config, packed: PackedImages, position: Position) -> None:
         train, val = torch.from_numpy(packed.train_rows), torch.from_numpy(packed.val_rows[: config.train.val_images])
         super().__init__(config, position, "train.batch_size", config.train.batch_size, train, val)
-        self.packed, self.streams = packed, False
+        self.packed = packed
         self._pixels: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         device, images = self.trainer.strategy.root_device, self.packed.images
-        self.streams = device.type == "cuda" and images.nbytes >= 0.25 * torch.cuda.mem_get_info(device)[1]
-        if device.type == "cuda" and not self.streams:
+        if device.type == "cuda" and images.nbytes >= 0.25 * torch.cuda.mem_get_info(device)[1]:
+            self.stream()
+        elif device.type == "cuda":
             self._pixels = torch.from_numpy(np.array(images)).to(device)
 
     def teardown(self, stage: str) -> None:
         self._pixels = None
 
-    def _loader(self, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[int]:
-        if not self.streams:
-            return super()._loader(batches)
-        how: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
-        return index_loader(batches, _Pixels(self.packed.images), collate_fn=_as_it_is, **how)
+    def stream(self) -> None:
+        """Have worker processes read the pixels."""
+        self.reading = {"data": _Pixels(self.packed.images), "collate_fn": default_convert, "num_workers": 2}
+        self.reading |= {"prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
 
-    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Images:
-        if batch.dtype == torch.uint8:
-            x = to_float(batch)
-        elif self._pixels is not None:
-            x = to_float(self._pixels[batch])
-        else:
-            x = to_float(torch.from_numpy(self.packed.images[batch.cpu().numpy()]).to(batch.device))
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Float[Tensor, "b 3 h w"]:
+        if self._pixels is not None:
+            batch = self._pixels[batch]
+        elif batch.dtype != torch.uint8:
+            batch = torch.from_numpy(self.packed.images[batch.cpu().numpy()]).to(batch.device)
+        x = to_float(batch)
         if not self.trainer.training:
             return x
         return augment(x, self.config.data, self.position.generator(Purpose.AUGMENT), self.shard)
@@ -114,10 +110,6 @@ class _Pixels(Dataset[Tensor]):
         return torch.from_numpy(np.memmap(self.file, np.uint8, "r", self.offset, self.shape)[rows])
 
 
-def _as_it_is(batch: Tensor) -> Tensor:
-    return batch
-
-
 class CodesDataModule(RowsDataModule):
     """Training and validation batches of code sequences [b, n], from codes extracted once.
 
@@ -132,7 +124,7 @@ class CodesDataModule(RowsDataModule):
         super().__init__(config, position, "prior.batch_size", config.prior.batch_size, train, val)
         self.codes = codes.flatten(2)
 
-    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Sequences:
+    def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Int64[Tensor, "b n"]:
         view, views = torch.zeros(len(batch), dtype=torch.long), len(self.codes)
         if self.trainer.training:
             rank, world = self.shard

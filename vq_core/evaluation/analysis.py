@@ -15,6 +15,8 @@ from vq_core.models.kmeans import inertia
 from vq_core.models.metrics import usage
 from vq_core.models.quantizer_ema import nearest_codes, perplexity
 
+CodeGrids = Integer[np.ndarray, "n h w"]
+
 
 @dataclass(frozen=True)
 class CodebookFit:
@@ -31,9 +33,6 @@ def codebook_fit(vectors: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) 
     counts = usage(nearest_codes(vectors, codebook), len(codebook))
     used = float((counts > 0).float().mean())
     return CodebookFit(inertia(vectors, codebook), float(perplexity(counts)), used, counts.numpy())
-
-
-CodeGrids = Integer[np.ndarray, "n h w"]
 
 
 def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) -> list[UInt8[np.ndarray, "s s 3"]]:

@@ -32,8 +32,7 @@ def cells_of(pixels: Bool[Tensor, "height width"], grid: int) -> Mask:
     """The cells of the code grid that contain a marked pixel. Raises `ArgumentError` if none is marked."""
     if not bool(pixels.any()):
         raise ArgumentError("the mask is empty: it must mark at least one pixel")
-    cell = pixels.shape[0] // grid
-    return F.max_pool2d(pixels[None].float(), cell)[0] > 0
+    return F.max_pool2d(pixels[None].float(), pixels.shape[0] // grid)[0] > 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq_core.models.transformer import Block, Cache, CodeTransformer
@@ -59,8 +59,3 @@ class AnyOrderTransformer(CodeTransformer):
         shown = self.last_look(self.looks[codes.gather(1, last)])
         shown = shown + self.last_rows(last // self.grid) + self.last_columns(last % self.grid)
         return self.logits(x + shown * (step > 0)[:, None], cache, start)
-
-    def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
-        order = hidden.int().argsort(dim=1, stable=True)  # the hidden codes last, each also given those before it
-        logits = self(codes, order)
-        return torch.zeros_like(logits).scatter(1, order[..., None].expand_as(logits), logits)

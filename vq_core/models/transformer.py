@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq_core.hub import Portable
@@ -167,10 +167,6 @@ class CodeTransformer(nn.Module, Portable):
         x = self.rows(position // self.grid) + self.columns(position % self.grid)
         known = F.pad(codes, (0, self.length + 1 - n), value=self.unknown)[:, self.beside[:, start:n].T]  # [b, m, ways]
         return self.logits(x + self.from_looks(self.looks[known].flatten(2)), cache, start)
-
-    def given_rest(self, codes: Int64[Tensor, "b n"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n k"]:
-        """Logits of hidden codes, given the others; not for a causal one."""
-        return self(codes.masked_fill(hidden, self.unknown))
 
     def logits(self, x: Float[Tensor, "b m d"], cache: Cache | None, start: int) -> Float[Tensor, "b m k"]:
         """The blocks and the output, from embedded positions `start` … ."""

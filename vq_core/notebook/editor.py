@@ -38,23 +38,11 @@ class _Edits:
     """The editing history of one avatar, with undo and redo."""
 
     def __init__(self, given: Codes) -> None:
-        self.given, self.at, self._steps = given, 0, [("as it was", given)]
+        self.given, self.at, self.steps = given, 0, [("as it was", given)]
 
     @property
     def codes(self) -> Codes:
-        return self._steps[self.at][1]
-
-    @property
-    def last(self) -> int:
-        return len(self._steps) - 1
-
-    def add(self, done: str, codes: Codes) -> None:
-        """Add a step after the current one; undone steps are dropped."""
-        self._steps = [*self._steps[: self.at + 1], (done, codes)]
-        self.at += 1
-
-    def __str__(self) -> str:
-        return f"step {self.at} of {self.last}: {self._steps[self.at][0]}"
+        return self.steps[self.at][1]
 
 
 class CodeEditor(w.VBox):
@@ -149,18 +137,16 @@ class CodeEditor(w.VBox):
 
     def _turn_to(self) -> None:
         self.before.value = _png(to_pictures(self.model.decode(self._own.given))[0], 160)
-        self._draw()
+        self._go(0)
 
     def _copy(self) -> None:
         if self.donor.value == self.avatar.value:
-            self._say("choose another avatar to copy from")
-        else:
-            self._apply(f"copied from {self.donor.label}", copy_from=self._edits[self.donor.value].codes)
+            return self._say("choose another avatar to copy from")
+        self._apply(f"copied from {self.donor.label}", copy_from=self._edits[self.donor.value].codes)
 
     def _apply(self, done: str, **change: Any) -> None:
         if not self.canvas.selected:
-            self._say("choose cells first: click or drag over the picture")
-            return
+            return self._say("choose cells first: click or drag over the picture")
         self._seed += "regenerate" in change  # a new proposal each time
         cells = torch.zeros(self.codes.numel(), dtype=torch.bool)
         cells[list(self.canvas.selected)] = True
@@ -168,20 +154,19 @@ class CodeEditor(w.VBox):
         prior, sampling = self.priors.get(edit.way), Sampling(seed=self._seed)
         codes = edit.apply(self.codes, prior, sampling=sampling, progress=False)
         done += f" by the {edit.way} prior" if edit.regenerate else ""
-        self._own.add(f"{_cells(self.canvas.selected)} {done}", codes)
-        self._draw()
+        self._own.steps[self._own.at + 1 :] = [(f"{_cells(self.canvas.selected)} {done}", codes)]  # none to redo
+        self._go(+1)
 
     def _go(self, by: int) -> None:
-        self._own.at = min(max(0, self._own.at + by), self._own.last)
-        self._draw()
-
-    def _draw(self) -> None:
+        own = self._own
+        own.at = min(max(0, own.at + by), len(own.steps) - 1)
         self.canvas.picture = _png(self.picture)
-        self.undo.disabled, self.redo.disabled = self._own.at == 0, self._own.at == self._own.last
+        self.undo.disabled, self.redo.disabled = own.at == 0, own.at == len(own.steps) - 1
         self._say()
 
     def _say(self, text: str = "") -> None:
-        self.status.value = f"{text or f'{_cells(self.canvas.selected)} chosen'} · {self._own}"
+        step = f"step {self._own.at} of {len(self._own.steps) - 1}: {self._own.steps[self._own.at][0]}"
+        self.status.value = f"{text or f'{_cells(self.canvas.selected)} chosen'} · {step}"
 
     def _on_atlas(self) -> None:
         chosen = self.atlas.selected[0] if self.atlas.selected else 0

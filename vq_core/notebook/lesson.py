@@ -13,8 +13,6 @@ from IPython.display import Image, Markdown
 
 from vq_core.config import Config
 
-_HERE = '" stroke="#e08a2c" stroke-width="6'
-
 
 def pipeline(config: Config, *here: str) -> Image:
     """The whole as a diagram, with the shapes of these settings; the boxes `here` are framed: where we are.
@@ -29,7 +27,7 @@ def pipeline(config: Config, *here: str) -> Image:
     for box in here:
         if f'id="{box}"' not in svg:
             raise ValueError(f"the pipeline has no box '{box}'")
-        svg = svg.replace(f'id="{box}', f'id="{box}{_HERE}')
+        svg = svg.replace(f'id="{box}"', f'id="{box}" stroke="#e08a2c" stroke-width="6"')
     font = Path(matplotlib.get_data_path(), "fonts", "ttf")
     fonts = [str(font / name) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")]
     png = resvg_py.svg_to_bytes(svg_string=svg, width=2000, skip_system_fonts=True, font_files=fonts)

@@ -95,7 +95,6 @@ class UsageExplorer(w.VBox):
         self.histogram.columns = max(counts.shape[1] for _, counts in entries)
         self.code = w.BoundedIntText(0, 0, codes - 1, description="code", style={"description_width": "90px"})
         self.card, self._draw_card = w.Image(format="png", layout=_AS_IT_IS), card
-        self._codes = np.arange(codes)  # the code of the first run that each bar stands for
         for control in (self.step, self.split, self.order, self.scale):
             control.observe(self._redraw, names="value")
         self.histogram.observe(self._on_click, names="selected")
@@ -115,11 +114,10 @@ class UsageExplorer(w.VBox):
             entry = max(0, int(np.searchsorted(steps, self.step.value, "right")) - 1)  # the first if all come later
             shown.append((f"{name}, step {steps[entry]}", logged[entry]))
         (label, counts), other = shown[0], shown[1] if len(shown) > 1 else None
-        self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))
+        self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))  # of the bars
         usages, how = {f"{label}, {self.split.label} images": counts}, {"width": 10.7, "log": self.scale.value}
         fig = plots.usage_histogram(usages, self.order.value, other=other, **how)
-        picture = plots.png_of(fig)
-        inside = fig.axes[0].get_position()
+        picture, inside = plots.png_of(fig), fig.axes[0].get_position()
         with self.histogram.hold_sync():
             self.histogram.picture = picture
             self.histogram.box = [inside.x0, 1 - inside.y1, inside.x1, 1 - inside.y0]

@@ -43,13 +43,13 @@ def load_images(config: Config) -> PackedImages:
         return packed_images(config)
     if (packed := packed_with(config.images)) is not None:
         return packed
-    named = run_at(Path(config.run)) if config.run else None
+    named = run_at(Path(str(config.run)))  # `config_of` sets both
     if isinstance(named, Export):
         return packed_images(config)  # one's own
-    name, key = (named.name, f"{named.phase}.start_from={named.name}") if named else ("the named run", "start_from")
-    way = "train a new one" if named and named.phase == "kmeans" else f"start a new run from its weights with {key}"
+    key = f"{named.phase}.start_from={named.name}"
+    way = "train a new one" if named.phase == "kmeans" else f"start a new run from its weights with {key}"
     why = "the images that it was trained on are no longer packed, because some have been added or removed"
-    raise DataError(f"{name}: {why}; {way}")
+    raise DataError(f"{named.name}: {why}; {way}")
 
 
 def run_for(phase: Phase, config: Config) -> Run:
@@ -136,14 +136,11 @@ def _readable(phase: Phase, folder: Path | None = None) -> Iterator[tuple[Run, C
 
 def _differences(phase: Phase, theirs: Config, ours: Config) -> list[str]:
     """The settings that differ among those that matter to a phase or to a phase that leads up to it."""
-
-    def merged(config: Config) -> dict[str, Any]:
-        tree: dict[str, Any] = {}
+    trees: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    for tree, config in zip(trees, (theirs, ours), strict=True):
         for earlier in phases_up_to(phase, config):
             merge(tree, renamed(relevant_settings(earlier, config.model_dump(mode="json"))))
-        return tree
-
-    return settings_that_differ(merged(theirs), merged(ours))
+    return settings_that_differ(*trees)
 
 
 def nearest(phase: Phase, config: Config) -> str:

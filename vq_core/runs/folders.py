@@ -20,7 +20,6 @@ PHASES: tuple[Phase, ...] = ("kmeans", "phase1", "phase2", "prior", "masked")
 PRIORS: tuple[Phase, ...] = ("prior", "masked")  # the phases that model codes
 Split = Literal["train", "val"]
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the exports that come with the workbook
-_RENAMED = {"kind": "phase"}  # keys of `result.json` renamed since 6d1eaf3: old → new
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Run:
             raise RunError(f"{self.folder}: this run has not finished") from None
         except (ValueError, AttributeError, RecursionError):
             raise RunError(f"{path}: is damaged; delete it, and train the phase again to write it anew") from None
-        return {_RENAMED.get(key, key): value for key, value in stored.items()}
+        return {"phase" if key == "kind" else key: value for key, value in stored.items()}  # renamed since 6d1eaf3
 
     def update_result(self, metrics: dict[str, Any]) -> None:
         """Add metrics to `result.json`."""

@@ -68,16 +68,17 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if module.position.between_steps and not module.position.validation_due:
-            self._agree(module)
             self._after_step(trainer, module, module.steps_done % module.config.train.save_every == 0)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        self._agree(module)
         if module.improved:
             self._save(trainer, module, "best.ckpt")
         self._after_step(trainer, module, True)
 
     def _after_step(self, trainer: L.Trainer, module: StepModule, save: bool) -> None:
+        self.stopped_together = self._asked
+        if world_size() > 1:  # all processes stop at the same step, whichever of them got the signal
+            self.stopped_together = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
         if save or self.stopped_together:
             self._save(trainer, module, "last.ckpt")
         if module.steps_done % module.config.train.checkpoint_every == 0:
@@ -85,12 +86,6 @@ class Checkpoints(Callback):
         if self.stopped_together:
             barrier()  # no process exits before the state is on disk
             module.stop_now = True
-
-    def _agree(self, module: StepModule) -> None:
-        """Make all processes stop at the same step, whichever of them got the signal."""
-        self.stopped_together = self._asked
-        if world_size() > 1:
-            self.stopped_together = float(total(torch.tensor(float(self._asked), device=module.device))) > 0
 
     def _save(self, trainer: L.Trainer, module: StepModule, name: str) -> None:
         state = module.training_state()
@@ -163,7 +158,6 @@ class View(Callback):
 
     def started(self, training: StepModule) -> None: ...
     def stepped(self, training: StepModule) -> None: ...
-    def validated(self, training: StepModule) -> None: ...
     def ended(self, training: StepModule, how: str) -> None: ...
     def show_finished(self) -> None: ...
 
@@ -173,12 +167,8 @@ class View(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.stepped(module)
 
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.validated(module)
-
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        all_steps = module.steps_done >= module.position.total_steps
-        self.ended(module, "done" if all_steps else "stopped early")
+        self.ended(module, "done" if module.steps_done >= module.position.total_steps else "stopped early")
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         stopped = isinstance(exception, StoppedEarly | KeyboardInterrupt)
@@ -202,13 +192,13 @@ class Bar(View):
     def stepped(self, training: StepModule) -> None:
         self.bar.update(training.steps_done - self.bar.n)
 
-    def validated(self, training: StepModule) -> None:
-        if training.monitor != "latest":
-            self.bar.set_postfix_str(f"val {training.monitor} {training.best:.4f}", refresh=False)
-        for finding in diagnose(training.phase, self.history.rows, training.config) if self.advises else ():
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        if module.monitor != "latest":
+            self.bar.set_postfix_str(f"val {module.monitor} {module.best:.4f}", refresh=False)
+        for finding in diagnose(module.phase, self.history.rows, module.config) if self.advises else ():
             if finding.row not in self.said:
                 self.said.add(finding.row)
-                tqdm.write(f"step {training.steps_done}: {finding}", file=sys.stderr)
+                tqdm.write(f"step {module.steps_done}: {finding}", file=sys.stderr)
 
     def ended(self, training: StepModule, how: str) -> None:
         self.bar.close()

@@ -51,37 +51,32 @@ def fit(
     if is_main_process():
         _check_space(module, run)
         callbacks.append((view or Bar)(run, history))
-    loggers = [HistoryLogger(history), *_other_loggers(run, module.config)]
-    trainer = _make_trainer(module.config, callbacks, loggers, run.folder)
-    too_large = False
+    trainer = _make_trainer(module.config, callbacks, _loggers(run, history, module.config), run.folder)
     try:
         with signals_given_back(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")  # there is nothing to load from disk
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # inside Lightning, on torch 2.14
             warnings.filterwarnings("ignore", ".*The number of training batches.*")  # log_every_n_steps is not used
             trainer.fit(module, data)
-        barrier()
+        return barrier()
     except StoppedEarly:
-        raise Stopped(
-            f"{run.name} stopped at step {module.steps_done} of {module.position.total_steps}; run it again to resume",
-            together=checkpoints.stopped_together,
-        ) from None
-    except torch.cuda.OutOfMemoryError:
-        _end_other_processes(trainer)
-        too_large = True
+        how = f"{run.name} stopped at step {module.steps_done} of {module.position.total_steps}; run it again to resume"
+        raise Stopped(how, together=checkpoints.stopped_together) from None
     except BaseException as error:
-        if not isinstance(error, NotFiniteError):  # which all processes raise together
-            _end_other_processes(trainer)
-        raise
+        # The processes that this one has started would wait for it forever, unless all raise the error together.
+        if trainer.strategy.launcher is not None and not isinstance(error, NotFiniteError):
+            trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
+        if not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
     finally:
         if module.config.train.wandb:
             import wandb
 
             wandb.finish()  # else the next training would be logged to the same wandb run
-    if too_large:  # raised only here, after the CUDA error, whose frames hold all tensors of the step, has been freed
-        accumulate = "train.accumulate=2 (keeps the effective batch and all progress) or a smaller train.batch_size"
-        advice = "a smaller prior.batch_size" if module.phase in PRIORS else accumulate
-        raise RunError(f"a batch of this size does not fit into the GPU's memory; set {advice}")
+    # Raised only here, after the CUDA error, whose frames hold all tensors of the step, has been freed.
+    accumulate = "train.accumulate=2 (keeps the effective batch and all progress) or a smaller train.batch_size"
+    advice = "a smaller prior.batch_size" if module.phase in PRIORS else accumulate
+    raise RunError(f"a batch of this size does not fit into the GPU's memory; set {advice}")
 
 
 def _check_space(module: StepModule, run: Run) -> None:
@@ -104,21 +99,14 @@ def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
         raise CheckpointError(f"{run.last}: was made with different settings: {', '.join(different)}; move it away")
     now = precision_of(module.config)
     if (then := state.get("precision", now)) != now:
-        tqdm.write(
-            f"{run.name} was begun in {then} and goes on in {now}, which suits this machine (train.precision=auto)"
-        )
+        suited = f"{now}, which suits this machine (train.precision=auto)"
+        tqdm.write(f"{run.name} was begun in {then} and goes on in {suited}")
     with fitting(run.last):
         module.resume_from(state)
 
 
-def _end_other_processes(trainer: L.Trainer) -> None:
-    """Kill the processes that this one has started: after an error here alone, they would wait for it forever."""
-    if trainer.strategy.launcher is not None:
-        trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
-
-
-def _other_loggers(run: Run, config: Config) -> list[Any]:
-    loggers: list[Any] = []
+def _loggers(run: Run, history: History, config: Config) -> list[Any]:
+    loggers: list[Any] = [HistoryLogger(history)]
     if find_spec("tensorboard") or find_spec("tensorboardX"):
         loggers.append(TensorBoardLogger(run.folder, name="tensorboard", version=""))
     else:
@@ -139,10 +127,8 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     on_gpu, size, devices = pick_device(config).type == "cuda", config.data.image_size, config.train.devices
     shared = config.train.processes > 1
     if size >= 256 and config.train.device == "auto" and not on_gpu:
-        raise ConfigError(
-            f"no usable GPU: {size}×{size} images would take weeks on the CPU; use the profile demo (VQ_PROFILE=demo, "
-            "--profile demo), or insist with train.device=cpu"
-        )
+        ways = "use the profile demo (VQ_PROFILE=demo, --profile demo), or insist with train.device=cpu"
+        raise ConfigError(f"no usable GPU: {size}×{size} images would take weeks on the CPU; {ways}")
     if shared and hasattr(sys, "ps1"):
         raise ConfigError(f"train.devices={devices}: a notebook cannot start processes; use python -m vq_core")
     if shared and not on_gpu and config.model.norm == "batch":

@@ -66,11 +66,7 @@ def _train(phase: Phase, config: Config, run: Run, view: ViewMaker | None) -> Ru
     barrier()
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
-    more = _cluster(run, packed, config) if phase == "kmeans" else {}
-    return _finish(run, module, packed, parent, more)
-
-
-# --- where each training starts -----------------------------------------------------------------------------------
+    return _finish(run, module, packed, parent)
 
 
 def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run | None) -> _Parts:
@@ -78,19 +74,17 @@ def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run
     assert phase != "prior" and phase != "masked"
     module = AutoencoderTraining(config, phase)
     source = source_run(phase, config) or parent
-    if source is not None and source.phase == "kmeans":
-        _start_from_kmeans(module.vqvae, source)
-    elif source is not None:
-        _start_from_run(module, source)
+    if source is not None:
+        (_start_from_kmeans if source.phase == "kmeans" else _start_from_run)(module, source)
     steps = int(module.steps_before) + module.position.total_steps
     if phase == "phase2" and config.loss.gan and (start := config.loss.gan_start) >= steps:
         raise ConfigError(f"loss.gan_start={start}: Phase 2 ends at step {steps}, before the GAN starts")
     return module, AnimeDataModule(config, packed, module.position)
 
 
-def _start_from_kmeans(model: VQVAE, run: Run) -> None:
+def _start_from_kmeans(module: AutoencoderTraining, run: Run) -> None:
     """Give a fresh autoencoder the weights of the warm-up and the codebook clustered from its latents."""
-    weights = weights_of(load_checkpoint(run.best, ("kmeans",)), "vqvae")
+    model, weights = module.vqvae, weights_of(load_checkpoint(run.best, ("kmeans",)), "vqvae")
     own = {name: value for name, value in model.state_dict().items() if name.startswith("quantizer.")}
     load_weights(model, weights | own, run.best)
     path = run.folder / "codebook.npy"
@@ -125,16 +119,14 @@ def _start_from_run(module: AutoencoderTraining, source: Run) -> None:
 def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | None) -> _Parts:
     """The transformer with its initial weights, and the codes of Phase 2's autoencoder."""
     assert (phase == "prior" or phase == "masked") and parent is not None
-    module, source = PriorTraining(config, phase), source_run(phase, config)
-    if source is not None:
-        with torch.random.fork_rng(devices=[]):
-            load_weights(module.transformer, load_prior(source).state_dict(), source.best)
-    elif parent.phase == "prior":
-        causal = weights_of(load_checkpoint(parent.best, ("prior",)), "transformer")
-        with fitting(parent.best):
-            module.transformer.load_state_dict(module.transformer.weights_from(causal))
-    autoencoder = finished("phase2", config)
+    module, source, autoencoder = PriorTraining(config, phase), source_run(phase, config), finished("phase2", config)
     with torch.random.fork_rng(devices=[]):
+        if source is not None:
+            load_weights(module.transformer, load_prior(source).state_dict(), source.best)
+        elif parent.phase == "prior":
+            causal = weights_of(load_checkpoint(parent.best, ("prior",)), "transformer")
+            with fitting(parent.best):
+                module.transformer.load_state_dict(module.transformer.weights_from(causal))
         module.transformer.set_codebook(load_vqvae(autoencoder).quantizer.codebook)
     views = [0 if view == 1 and not config.data.flip else view for view in range(config.prior.views)]
     if is_main_process():
@@ -145,13 +137,8 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | Non
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
 
 
-# --- what each training leaves ------------------------------------------------------------------------------------
-
-
 def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
     """Cluster the warm-up's latents into a codebook, and save it for Phase 1. Returns its metrics."""
-    if not is_main_process():
-        return {}
     vectors = collect_latents(load_vqvae(run), packed, config)
     centres = kmeans(vectors, config.model.num_codes, config.kmeans.iterations, config.seed)
     save_array(run.folder / "codebook.npy", centres.numpy())
@@ -161,10 +148,9 @@ def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
 @torch.no_grad()
 def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float[Tensor, "n d"]:
     """z_e of training images as vectors: a seeded random choice of at most `kmeans.vectors_per_code` for each code."""
-    rows, device = packed.train_rows[: config.kmeans.images], pick_device(config)
-    model = model.to(device)
+    rows, model = packed.train_rows[: config.kmeans.images], model.to(pick_device(config))
     parts = [
-        model.latents(images_of(packed, part).to(device)).permute(0, 2, 3, 1).reshape(-1, config.model.code_dim)
+        model.latents(images_of(packed, part).to(model.device)).permute(0, 2, 3, 1).reshape(-1, config.model.code_dim)
         for part in np.array_split(rows, max(1, len(rows) // 32))
     ]
     vectors = torch.cat(parts).cpu()
@@ -172,7 +158,7 @@ def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float
     return vectors[order[: config.kmeans.vectors_per_code * config.model.num_codes]]
 
 
-def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None, more: dict[str, Any]) -> Run:
+def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | None) -> Run:
     """Write `result.json`, which marks the run as finished."""
     if is_main_process():
         if not run.best.is_file():
@@ -180,8 +166,9 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         best, source = load_checkpoint(run.best, (module.phase,)), source_of(run.phase, module.config)
         steps, spreads = run.curve(f"val/{module.monitor}_se")
         at_best = {f"best_{module.monitor}_se": float(value) for value in spreads[steps == best["steps_done"]][-1:]}
+        more = _cluster(run, packed, module.config) if run.phase == "kmeans" else {}
         if run.phase in PRIORS:
-            more |= {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
+            more = {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
         run.update_result(
             {
                 "phase": run.phase,

@@ -1,18 +1,18 @@
-"""Phase 3: training of the transformer prior, causal or masked."""
+"""Phase 3: training of the transformer prior, causal or in any order."""
 
 import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vq_core.config import Config
 from vq_core.data.batches import Position, Purpose
-from vq_core.models import AnyOrderTransformer
+from vq_core.errors import ConfigError
 from vq_core.models.transformer import halton_order
 from vq_core.runs.loading import make_prior
 from vq_core.training.ranks import total
@@ -26,18 +26,17 @@ class PriorTraining(StepModule):
 
     "prior", causal: −log2 p of each code given those before it; codes [64, 256] → logits [64, 256, 1024].
 
-    "masked": the same in the orders of `random_orders`. Of a bidirectional network: −log2 p of the unknown codes given
-    the known ones, with the number of unknown codes drawn uniformly from 1 … n. Its mean is an upper bound on the cost
-    in bits of drawing the codes one by one in any order (Hoogeboom et al., "Autoregressive Diffusion Models",
-    arXiv:2110.02037, equation 3), so it can be compared with the causal loss.
+    "masked": the same in the orders of `random_orders`. Raises `ConfigError` for the bidirectional network of 0.1.
     """
 
     def __init__(self, config: Config, phase: Literal["prior", "masked"]) -> None:
+        if phase == "masked" and config.masked.network == "bidirectional":
+            gone = "is no longer trained, only loaded; set masked.network=any_order"
+            raise ConfigError(f"masked.network=bidirectional: {gone}")
         prior = config.prior
         position = Position(config.seed, prior.steps, prior.val_every)
         super().__init__(config, phase, position, prior.lr, prior.warmup_steps, "bits", prior.patience)
         self.transformer = make_prior(config, phase)
-        self.any_order = isinstance(self.transformer, AnyOrderTransformer)  # given an order, not masks or nothing
         # Moving averages of its weights: used for validation, and by all that loads a checkpoint.
         average = get_ema_multi_avg_fn(prior.ema)
         averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
@@ -53,33 +52,31 @@ class PriorTraining(StepModule):
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
-        rank, world = self.shard
-        ways = self.ways(len(codes) * world, self.position.generator(Purpose.MASKS))
-        bits = self.bits_per_token(codes, ways if ways is None else ways[rank::world].to(codes.device)).mean()
+        orders = self.orders(len(codes) * self.trainer.world_size, self.position.generator(Purpose.MASKS))
+        bits = self.bits_per_token(codes, orders).mean()
         self.add_gradient(bits * math.log(2))
         self.finish_batch({"bits": bits}, len(codes))
 
-    def bits_per_token(self, codes: Sequences, ways: Tensor | None) -> Float[Tensor, "b"]:
-        """Mean −log2 p of each sequence's codes given those before them, in orders if given; with masks, of its masked
-        codes given the others."""
-        hidden = ways if ways is not None and ways.dtype == torch.bool else torch.ones_like(codes, dtype=torch.bool)
-        if ways is not None and self.any_order:
-            logits, codes = self(codes, ways), codes.gather(1, ways)
+    def bits_per_token(self, codes: Sequences, orders: Sequences | None) -> Float[Tensor, "b"]:
+        """Mean −log2 p of each sequence's codes given those before them, in raster order or in the given orders."""
+        if orders is None:
+            logits = self(codes)
         else:
-            logits = self(codes if ways is None else codes.masked_fill(hidden, self.transformer.unknown))
+            logits, codes = self(codes, orders), codes.gather(1, orders)
         nats = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
-        return (nats * hidden).sum(1) / hidden.sum(1) / math.log(2)
+        return nats.mean(1) / math.log(2)
 
     def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
         """Move the averages."""
         if self.averaged is not None and updated:
             self.averaged.update_parameters(self.transformer)
 
-    def ways(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Orders (or, for a bidirectional network, masks) for this many sequences; None for the causal prior."""
+    def orders(self, count: int, generator: torch.Generator) -> Sequences | None:
+        """Of the orders for this many sequences of all processes, those of this one; None for the causal prior."""
         if self.phase == "prior":
             return None
-        return (random_orders if self.any_order else random_masks)(count, self.transformer.grid, generator)
+        rank, world = self.shard
+        return random_orders(count, self.transformer.grid, generator)[rank::world].to(self.device)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
@@ -97,33 +94,21 @@ class PriorTraining(StepModule):
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1
-        # The same ways at every validation, for any number of processes.
-        ways = self.ways(len(self.trainer.datamodule.val_rows), torch.Generator().manual_seed(self.config.seed))  # type: ignore[attr-defined]
-        self._val_ways = None if ways is None else ways[self.global_rank :: self.trainer.world_size].to(self.device)
+        # The same orders at every validation, for any number of processes.
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self._val_orders = self.orders(len(self.trainer.datamodule.val_rows), generator)  # type: ignore[attr-defined]
 
     @torch.compiler.set_stance("force_eager")
     def validation_step(self, codes: Sequences, batch_idx: int) -> None:
         first = batch_idx * self.config.prior.batch_size
-        ways = None if self._val_ways is None else self._val_ways[first : first + len(codes)]
-        bits = self.bits_per_token(codes, ways)
+        orders = None if self._val_orders is None else self._val_orders[first : first + len(codes)]
+        bits = self.bits_per_token(codes, orders)
         self._val += torch.stack([bits.sum(), bits.square().sum(), bits.new_tensor(len(bits))])
 
     def on_validation_epoch_end(self) -> None:
         bits, squares, count = total(self._val).tolist()
         spread = max(0.0, squares / count - (bits / count) ** 2) / max(1, count - 1)
         self.finish_validation({"bits": bits / count, "bits_se": spread**0.5})
-
-
-def random_masks(count: int, grid: int, generator: torch.Generator) -> Bool[Tensor, "count n"]:
-    """Masks of random positions; the number of positions per mask is spread evenly over 1 … n = grid².
-
-    A single draw shifts evenly spaced numbers (Kingma et al., arXiv:2107.00630, appendix I.1), so every batch has both
-    easy and hard masks, and its loss varies less than with one draw per mask.
-    """
-    n, spread = grid**2, (torch.rand(1, generator=generator) + torch.randperm(count, generator=generator)) / count
-    wanted = 1 + (spread * n).floor().clamp(max=n - 1)
-    ranks = torch.rand(count, n, generator=generator).argsort(1).argsort(1)
-    return ranks < wanted[:, None]
 
 
 def random_orders(count: int, grid: int, generator: torch.Generator) -> Int64[Tensor, "count n"]:
