@@ -4,10 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vq_core.runs.folders import Run, all_runs
-from vq_core.runs.records import differences, markdown, table
+from vq_core.runs.records import markdown, table
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_6d1eaf3"
 
@@ -48,45 +47,6 @@ def test_runs_on_other_images_are_told_apart() -> None:
     run.update_result({"data": "0123456789abcdef"})
     assert {row["data"] for row in table()} == {"012345", "8b26e9"}
     assert [row["run"] for row in table([Run(run.folder)])] == [run.name]
-
-
-def of_seeds(weight: float, results: dict[int, dict[str, float]]) -> None:
-    """Copies of the run of phase1 with another weight of the perceptual loss, one for each seed."""
-    run = next(run for run in all_runs() if run.phase == "phase1")
-    for seed, result in results.items():
-        copy = Run(run.folder.with_name(f"phase1-smoke-{weight}-{seed}"))
-        shutil.copytree(run.folder, copy.folder)
-        settings = yaml.safe_load((copy.folder / "config.yaml").read_text())
-        settings["loss"]["perceptual"] = weight
-        copy.begin(settings | {"seed": seed}, 10**6)
-        copy.update_result(result)
-
-
-def test_runs_of_several_seeds_have_a_mean_and_differences_an_error() -> None:
-    assert differences() == []
-    before = table()
-    of_seeds(0.5, {5: {"psnr": 20.0, "ssim": 0.5}, 6: {"psnr": 21.0, "ssim": 0.7}, 7: {"psnr": 22.0, "ssim": 0.6}})
-    of_seeds(0.25, {5: {"psnr": 30.0, "ssim": 0.6}, 6: {"psnr": 31.0}})
-    rows = {row["run"]: row for row in table()}
-    assert [row["run"] for row in before] == [name for name in rows if "smoke-0." not in name]
-    one, two = "mean of 3 seeds: phase1-smoke-0.5-5 …", "mean of 2 seeds: phase1-smoke-0.25-5 …"
-    assert rows[one]["psnr"] == f"21 ± {1 / 3**0.5:.2g}" and rows[one]["λ_perc"] == 0.5
-    assert rows[two]["psnr"] == f"30.5 ± {0.5**0.5 / 2**0.5:.2g}" and "against" not in rows[two]
-    (line,) = differences()
-    error = (1 / 3 + 0.5 / 2) ** 0.5
-    assert "phase1-smoke-0.5-5 … less phase1-smoke-0.25-5 …: " in line
-    assert f"psnr -9.5 ± {error:.2g}," in line or line.endswith(f"psnr -9.5 ± {error:.2g}")
-
-
-def test_what_is_below_two_errors_is_noise_and_figures_with_other_names_are_not_compared() -> None:
-    figures = {"fid_causal": 30.0, "fid_figure": "FID of 10000 samples"}
-    of_seeds(0.5, {5: {"psnr": 20.0} | figures, 6: {"psnr": 21.0} | figures | {"fid_causal": 31.0}})
-    of_seeds(0.25, {5: {"psnr": 20.5} | figures, 6: {"psnr": 21.0} | figures | {"fid_causal": 50.0}})
-    (line,) = differences()
-    assert f"psnr -0.25 ± {(0.25 + 0.0625) ** 0.5:.2g} (noise)" in line and "fid_causal -9.5 ± 10 (noise)" in line
-    next(run for run in all_runs() if "0.25-5" in run.name).update_result({"fid_figure": "FID of 500 samples"})
-    (line,) = differences()
-    assert "psnr" in line and "fid" not in line
 
 
 def test_the_table_is_markdown_with_gaps_where_a_row_has_nothing() -> None:

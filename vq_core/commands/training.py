@@ -120,10 +120,10 @@ def evaluate(
 @common.command(group, reads_runs=False)
 def compare(config: Config) -> None:
     """Print a table of all finished runs: settings and metrics."""
-    from vq_core.runs.records import differences, markdown, table
+    from vq_core.runs.records import markdown, table
 
     rows = table()
-    click.echo("\n".join([markdown(rows), *differences()]) if rows else f"no finished runs in {data_dir() / 'runs'}")
+    click.echo(markdown(rows) if rows else f"no finished runs in {data_dir() / 'runs'}")
 
 
 @common.command(group, reads_runs=False)
