@@ -26,7 +26,7 @@ class PriorTraining(StepModule):
 
     "prior", causal: −log2 p of each code given those before it; codes [64, 256] → logits [64, 256, 1024].
 
-    "masked": the same in the orders of `random_orders`. Raises `ConfigError` for the bidirectional network of 0.1.
+    "masked": the same in the orders of `random_orders`. A bidirectional network raises `ConfigError`.
     """
 
     def __init__(self, config: Config, phase: Literal["prior", "masked"]) -> None:
