@@ -57,7 +57,10 @@ def test_was_run_to_its_end_without_errors(path: Path) -> None:
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     assert not [out for cell in cells for out in cell.outputs if out.get("name") == "stderr"], "warnings in the outputs"
     shown = [out["data"] for cell in cells for out in cell.outputs if "data" in out]
-    assert any("image/png" in data for data in shown)
+    pictures = [
+        out["metadata"]["image/png"] for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})
+    ]
+    assert pictures and all(len(picture["alt"]) > 10 for picture in pictures)  # for those who cannot see them
     assert not [data for data in shown if "application/vnd.jupyter.widget-view+json" in data], "progress bars, widgets"
 
 

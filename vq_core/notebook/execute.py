@@ -110,10 +110,12 @@ def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Remove what goes stale in a file (widgets, execution times, progress bars) and compress the pictures."""
+    """Remove what goes stale (widgets, times, progress bars); compress pictures, their alt texts what one should see."""
     notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
+    alt = "the answer to the exercise above, drawn"  # what comes after all that one should see
+    for cell in reversed(notebook.cells):
         cell.metadata.pop("execution", None)
+        alt = re.sub(r"[*`$]", "", cell.source.partition("You should see** ")[2]).partition(". ")[0] or alt
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not _is_progress(out)]
             for out in cell.outputs:
@@ -125,3 +127,4 @@ def _clean(notebook: NotebookNode) -> None:
                         image = image.convert("RGB")
                     image.save(packed := io.BytesIO(), format="png", optimize=True)
                     out["data"]["image/png"] = base64.b64encode(packed.getvalue()).decode()
+                    out["metadata"].setdefault("image/png", {}).setdefault("alt", " ".join(alt.split()))
