@@ -110,12 +110,12 @@ def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
 
 
 def _clean(notebook: NotebookNode) -> None:
-    """Remove what goes stale (widgets, times, progress bars); compress pictures, their alt texts what one should see."""
+    """Remove what goes stale (widgets, times, progress bars); compress pictures; alt texts are what one should see."""
     notebook.metadata.pop("widgets", None)
     alt = "the answer to the exercise above, drawn"  # what comes after all that one should see
     for cell in reversed(notebook.cells):
         cell.metadata.pop("execution", None)
-        alt = re.sub(r"[*`$]", "", cell.source.partition("You should see** ")[2]).partition(". ")[0] or alt
+        alt = re.sub(r"[*`$]|\n- ", "", cell.source.partition("You should see**")[2]).partition(". ")[0] or alt
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not _is_progress(out)]
             for out in cell.outputs:
