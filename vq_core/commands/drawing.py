@@ -49,14 +49,12 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
 
     Each avatar is also written as a PNG of its own, with its codes beside it.
     """
-    import numpy as np
     import torch
 
     from vq_core.data.images import images_of
     from vq_core.errors import DataError
-    from vq_core.evaluation.memorization import novelty
+    from vq_core.evaluation.report import compare_codes
     from vq_core.generation.sampling import Sampling, fill_codes, prior_of, random_codes, sample_codes
-    from vq_core.runs.codes import extract_codes
     from vq_core.runs.finding import finished, load_images
     from vq_core.runs.loading import load_vqvae
 
@@ -77,9 +75,8 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
         packed = load_images(config)
         if packed.fingerprint != run.result()["data"]:
             raise DataError(f"those of {run.name} are not here")
-        known, rows = np.stack([extract_codes(autoencoder, config, view) for view in (0, 1)]), packed.train_rows
-        new = novelty({way: codes.cpu().numpy()}, known[:, rows], known[0, packed.val_rows])[way]
-        results.save_grid(images_of(packed, rows[new.nearest]), 8, "-nearest")
+        new = compare_codes(autoencoder, config, packed, {way: codes})[way]
+        results.save_grid(images_of(packed, packed.train_rows[new.nearest]), 8, "-nearest")
         nearer = "fraction nearer to a training image than a held-out one"
         click.echo(f"  {nearer}: {new.nearer:.2f} (0.50 for real images)")
         click.echo(f"  fraction nearer than 99 % of held-out images: {new.copies:.2f} (0.01 for real images)")

@@ -1,5 +1,6 @@
 """Batches for Lightning: row numbers are loaded; the data behind them is looked up and augmented on the device."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -85,8 +86,8 @@ class AnimeDataModule(RowsDataModule):
 
     def stream(self) -> None:
         """Have worker processes read the pixels."""
-        self.reading = {"data": _Pixels(self.packed.images), "collate_fn": default_convert, "num_workers": 2}
-        self.reading |= {"prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
+        self.reading = {"data": _Pixels(self.packed.folder / "images.npy"), "collate_fn": default_convert}
+        self.reading |= {"num_workers": 2, "prefetch_factor": 4, "pin_memory": torch.cuda.is_available()}
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Float[Tensor, "b 3 h w"]:
         if self._pixels is not None:
@@ -102,12 +103,11 @@ class AnimeDataModule(RowsDataModule):
 class _Pixels(Dataset[Tensor]):
     """Pictures read from the packed file by a worker process, a batch at a time."""
 
-    def __init__(self, images: np.ndarray) -> None:
-        assert isinstance(images, np.memmap)
-        self.file, self.offset, self.shape = str(images.filename), images.offset, images.shape
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def __getitems__(self, rows: list[int]) -> Tensor:
-        return torch.from_numpy(np.memmap(self.file, np.uint8, "r", self.offset, self.shape)[rows])
+        return torch.from_numpy(np.load(self.file, mmap_mode="r")[rows])
 
 
 class CodesDataModule(RowsDataModule):

@@ -20,7 +20,7 @@ from vq_core.data.packed import PackedImages, remapped
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
 from vq_core.evaluation.distances import PretrainedFeatures
-from vq_core.evaluation.memorization import novelty
+from vq_core.evaluation.memorization import Novelty, novelty
 from vq_core.machine import pick_device
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
@@ -158,6 +158,13 @@ def distance_metrics(
     return metrics
 
 
+def compare_codes(run: Run, config: Config, packed: PackedImages, samples: Drawn) -> dict[str, Novelty]:
+    """How near samples come to the images that a run was trained on, by the codes that it gives to these."""
+    codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
+    drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
+    return novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows])
+
+
 def compare_sets(
     run: Run, config: Config, samples: Drawn, nets: Nets, against: Path | str | None = None, draws: int = 0
 ) -> list[str]:
@@ -183,9 +190,7 @@ def compare_sets(
         reference, which = (pictures, np.arange(len(pictures))), f"images of {against}"
     metrics: dict[str, Any] = distance_metrics(model, reference, real, samples, nets, config.seed, draws)
     if samples and packed.fingerprint == run.result()["data"]:  # else of an export, whose training images are not here
-        codes = np.stack([extract_codes(run, config, view) for view in (0, 1)])
-        drawn = {name: grids.cpu().numpy() for name, grids in samples.items()}
-        for name, found in novelty(drawn, codes[:, packed.train_rows], codes[0, packed.val_rows]).items():
+        for name, found in compare_codes(run, config, packed, samples).items():
             metrics |= {f"copies_{name}": found.copies, "copies_held_out": found.held_out_copies}
     least, there, size = int(metrics["distance_images"]), len(reference[1]), packed.images.shape[1]
     stored, few, made = run.result(), min(there, least), f"{len(real[1]) if draws else least} reconstructions"
