@@ -5,11 +5,14 @@ from itertools import pairwise
 
 import pytest
 
-from vq_core.training.schedules import gan_weight, warmup_cosine
+from vq_core.config import load_config
+from vq_core.training.schedules import gan_weight, learning_rate
+
+OPTIM = load_config("full", ["optim.schedule=cosine", "optim.lr_start=1e-6", "optim.lr_end=1e-5"]).optim
 
 
 def rate(step: int, total: int = 1000, warmup: int = 100) -> float:
-    return warmup_cosine(step, total=total, warmup=warmup, start=1e-6, peak=2e-4, end=1e-5)
+    return learning_rate(OPTIM, step, total=total, peak=2e-4, warmup=warmup)
 
 
 def weight(step: int, start: int = 20, ramp: int = 10) -> float:

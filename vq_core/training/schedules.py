@@ -6,17 +6,15 @@ from vq_core.settings import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, *, total: int, peak: float, warmup: int | None = None) -> float:
-    """The main optimiser's learning rate at one of `total` steps, before any plateau; by default, `optim`'s warm-up."""
+    """The main optimiser's rate at one of `total` steps, before any plateau; by default with `optim`'s warm-up.
+
+    Linear from `optim.lr_start` to `peak` over `warmup` steps, then a cosine to `optim.lr_end` at step `total`.
+    """
+    warmup = min(optim.warmup_steps, total // 2) if warmup is None else warmup
+    if step < warmup:
+        return optim.lr_start + (peak - optim.lr_start) * step / warmup
     # Until a plateau is reached the rate stays at its peak, as a cosine with equal ends.
     end = peak if optim.schedule == "plateau" else min(optim.lr_end, peak)
-    warmup = min(optim.warmup_steps, total // 2) if warmup is None else warmup
-    return warmup_cosine(step, total=total, warmup=warmup, start=optim.lr_start, peak=peak, end=end)
-
-
-def warmup_cosine(step: int, *, total: int, warmup: int, start: float, peak: float, end: float) -> float:
-    """Learning rate: linear from `start` to `peak` over `warmup` steps, then a cosine to `end` at step `total`."""
-    if step < warmup:
-        return start + (peak - start) * step / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
