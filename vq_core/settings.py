@@ -136,13 +136,6 @@ class TrainConfig(_Group):
     log_every: int = Field(ge=1)
     wandb: bool
 
-    @model_validator(mode="after")
-    def _batch_splits(self) -> "TrainConfig":
-        if self.batch_size % (self.accumulate * self.processes):
-            parts = f"accumulate={self.accumulate} parts on devices={self.devices} of num_nodes={self.num_nodes}"
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into {parts}")
-        return self
-
     @property
     def processes(self) -> int:
         """How many processes share each batch."""
@@ -166,12 +159,6 @@ class PriorConfig(_Group):
     val_every: int = Field(ge=1)
     patience: int = Field(ge=1)
     start_from: str | None
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "PriorConfig":
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of heads={self.heads}")
-        return self
 
 
 class MaskedConfig(_Group):
@@ -202,9 +189,14 @@ class Config(_Group):
     masked: MaskedConfig
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> "Config":
+    def _values_fit(self) -> "Config":
         model, size, layers = self.model, self.data.image_size, self.discriminator.layers
-        prior, processes = self.prior, self.train.processes
+        train, prior, processes = self.train, self.prior, self.train.processes
+        if train.batch_size % (train.accumulate * processes):
+            parts = f"accumulate={train.accumulate} parts on devices={train.devices} of num_nodes={train.num_nodes}"
+            raise ValueError(f"train: batch_size {train.batch_size} cannot be split into {parts}")
+        if prior.dim % prior.heads:
+            raise ValueError(f"prior: dim {prior.dim} must be a multiple of heads={prior.heads}")
         if len(model.channels) != len(model.decoder_channels):
             raise ValueError("model.decoder_channels must have as many entries as model.channels")
         if size % 2 ** len(model.channels):
@@ -213,7 +205,7 @@ class Config(_Group):
             raise ValueError(f"discriminator.layers={layers} is too deep for data.image_size={size}: nothing is left")
         if self.loss.perceptual and size < 17:
             raise ValueError(f"loss.perceptual needs images of 17 pixels or more: data.image_size is {size}")
-        if self.train.monitor == "val_perceptual" and not self.loss.perceptual:
+        if train.monitor == "val_perceptual" and not self.loss.perceptual:
             raise ValueError("train.monitor=val_perceptual needs loss.perceptual above 0")
         if prior.batch_size % processes:
             over = "train.devices · train.num_nodes"
