@@ -1,4 +1,4 @@
-"""Commands that prepare, train and evaluate: ingest, train, evaluate, compare, workbook; and doctor."""
+"""Commands that prepare, train and evaluate: ingest, train, evaluate, compare, export, workbook; and doctor."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import psutil
 
 from vq_core.commands import common
 from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
+from vq_core.errors import DataError, RunError
 from vq_core.machine import active_profile, pick_device
 
 group = click.Group()
@@ -41,7 +42,6 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     With --run NAME: train a phase that follows that run, on its images.
     """
     from vq_core.data.images import prepare_images
-    from vq_core.errors import DataError, RunError
     from vq_core.evaluation.report import evaluate_run
     from vq_core.runs.finding import run_for
     from vq_core.runs.folders import PRIORS
@@ -147,6 +147,53 @@ def doctor(config: Config) -> None:
     click.echo(f"runs: {', '.join(run.name for run in all_runs()) or 'none'}; weights: {', '.join(weights) or 'none'}")
     click.echo(f"packages: {', '.join(f'{name} {installed.get(name)}' for name in PACKAGES)}")
     click.echo(get_pretty_env_info())
+
+
+@group.command()
+@click.argument("run")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write; it must be new.")
+@click.option("--priors", is_flag=True, help="Also the finished priors of the run, with samples.")
+@click.option("--licence", default="", help="For the model card, such as mit; without it the card asks for it.")
+@click.option("--half", is_flag=True, help="Weights in half precision: half the size.")
+@click.option("--onnx", is_flag=True, help="Also encoder.onnx and decoder.onnx, for use without this project.")
+@common.DEBUG
+def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bool, debug: bool) -> None:
+    """Write a finished run as weights, sizes, figures and a model card, to hand on or to put on the Hub.
+
+    Its pictures show eight of your held-out images, and samples as they come.
+    """
+    with common.one_line_errors(debug):
+        import torch
+
+        from vq_core.data.images import images_of
+        from vq_core.generation.sampling import draw_many
+        from vq_core.runs.export import export_run
+        from vq_core.runs.finding import config_of, load_images, run_for
+        from vq_core.runs.folders import PRIORS, open_run
+        from vq_core.runs.loading import load_vqvae
+
+        named = open_run(run)
+        if named.phase not in ("phase1", "phase2"):
+            raise RunError(f"{run}: name a run of Phase 1 or 2; its priors come along with --priors")
+        config, pictures = config_of(run), dict[str, Any]()
+        model = load_vqvae(named).to(pick_device(config))
+        its = [run_for(phase, config) for phase in PRIORS if priors and named.phase == "phase2"]
+        its = [prior for prior in its if prior.done]
+        if priors and not its:
+            raise RunError(f"{run}: has no finished prior; train one (python -m vq_core train prior --run {run})")
+        try:
+            packed = load_images(config)
+            x = images_of(packed, packed.val_rows[:8]).to(model.device)
+            about = "Held-out images above, their reconstructions below."
+            pictures["reconstructions.png"] = (common.sheet(torch.cat([x, model(x)])), about)
+        except DataError as error:
+            click.echo(f"without reconstructions: {error}")
+        for prior in its:
+            about = f"Samples of the prior '{prior.phase}', not picked out."
+            images = model.decode(draw_many(prior.phase, config, 32))
+            pictures[f"samples-{prior.phase}.png"] = (common.sheet(images), about)
+        export_run(named, its, out, pictures, licence, half, onnx)
+        click.echo(f"{out}")
 
 
 @group.command()
