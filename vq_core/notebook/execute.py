@@ -79,9 +79,8 @@ def _execute(path: Path, out: Path) -> None:
             why = "interrupted, or the kernel ran out of memory"
             raise click.ClickException(f"{path.name}: {why}; run it again to resume") from None
         finally:
-            _clean(notebook)
+            _clean(notebook, out / "pictures")
             nbformat.write(notebook, out / path.name)
-            _save_pictures(notebook, out / "pictures")
             copy.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
 
 
@@ -99,22 +98,18 @@ def _is_progress(out: NotebookNode) -> bool:
     return out.get("name") == "stderr" and ("\r" in out.text or not out.text.strip())
 
 
-def _save_pictures(notebook: NotebookNode, folder: Path) -> None:
-    """Save the pictures of cells tagged `picture-NAME` as `NAME.png`; those in the README come from here."""
+def _clean(notebook: NotebookNode, folder: Path) -> None:
+    """Remove what goes stale (widgets, times, progress bars); compress pictures; alt texts are what one should see.
+
+    Pictures of cells tagged `picture-NAME` are also saved in the folder, as `NAME.png`; the README's come from here.
+    """
     folder.mkdir(exist_ok=True)
-    for cell in notebook.cells:
-        names = [tag.removeprefix("picture-") for tag in cell.metadata.get("tags", []) if tag.startswith("picture-")]
-        images = [out["data"]["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
-        for name, image in zip(names, images, strict=False):
-            (folder / f"{name}.png").write_bytes(base64.b64decode(image))
-
-
-def _clean(notebook: NotebookNode) -> None:
-    """Remove what goes stale (widgets, times, progress bars); compress pictures; alt texts are what one should see."""
     notebook.metadata.pop("widgets", None)
     alt = "the answer to the exercise above, drawn"  # what comes after all that one should see
     for cell in reversed(notebook.cells):
         cell.metadata.pop("execution", None)
+        tags = cell.metadata.get("tags", [])
+        names = (tag.removeprefix("picture-") for tag in tags if tag.startswith("picture-"))
         alt = re.sub(r"[*`$]|\n- ", "", cell.source.partition("You should see**")[2]).partition(". ")[0] or alt
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not _is_progress(out)]
@@ -128,3 +123,5 @@ def _clean(notebook: NotebookNode) -> None:
                     image.save(packed := io.BytesIO(), format="png", optimize=True)
                     out["data"]["image/png"] = base64.b64encode(packed.getvalue()).decode()
                     out["metadata"].setdefault("image/png", {}).setdefault("alt", " ".join(alt.split()))
+                    if name := next(names, ""):
+                        (folder / f"{name}.png").write_bytes(packed.getvalue())
