@@ -10,7 +10,7 @@ from vq_core.commands import drawing, training
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group(context_settings=HELP, commands=training.group.commands | drawing.group.commands)
+@click.group(context_settings=HELP, commands={**training.group.commands, **drawing.group.commands})
 @click.version_option(vq_core.__version__, prog_name="vq_core")
 def main() -> None:
     """VQ-VAE, VQ-GAN and a transformer prior for anime avatars.
