@@ -12,7 +12,7 @@ from PIL import Image
 from small_runs import FROM_SCRATCH, fresh_copy, settings, the_run, view
 
 from vq_core.data.images import prepare_images, processed_dir
-from vq_core.data.packed import load_packed, read_packed, write_packed
+from vq_core.data.packed import load_packed, write_packed
 from vq_core.errors import ConfigError, DataError
 from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.runs.folders import PHASES, Run, all_runs
@@ -120,10 +120,10 @@ def test_no_validation_images_is_an_error_before_training(
 ) -> None:
     data = fresh_copy(prepared, tmp_path / "data", monkeypatch)
     (folder,) = data.glob("processed/*/")
-    packed, made_with = read_packed(folder)
+    packed = load_packed(folder)
     (folder / "new").mkdir()
     all_train = [replace(entry, split="train" if entry.split else "") for entry in packed.entries]
-    write_packed(folder / "new", folder, np.array(packed.images), all_train, made_with)
+    write_packed(folder / "new", folder, np.array(packed.images), all_train, packed.settings)
     with pytest.raises(DataError, match=r"0 validation images are too few.*data\.val_share"):
         train("phase1", settings(*FROM_SCRATCH))
 

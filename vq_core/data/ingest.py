@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vq_core.data.decode import Picture, load_picture
+from vq_core.data.decode import load_picture
 from vq_core.data.duplicates import first_of_group, perceptual_hash
-from vq_core.data.packed import BLOCK, Entry, PackedImages, load_packed, read_packed, remapped, write_packed
+from vq_core.data.packed import BLOCK, Entry, PackedImages, load_packed, remapped, write_packed
 from vq_core.errors import DataError, UnusableImage
 from vq_core.settings import DataConfig
 
@@ -49,13 +49,12 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     listing = _list_files(raw)
     settings = packing_settings(config, seed)
     old: PackedImages | None = None
-    old_settings: dict[str, Any] = {}
     with suppress(DataError):
-        old, old_settings = read_packed(out)
+        old = load_packed(out)
     listed = [_File(entry.file, entry.size, entry.mtime_ns) for entry in old.entries] if old else None
-    if old and old_settings == settings and listed == listing and not old.damaged():
+    if old and old.settings == settings and listed == listing and not old.damaged():
         return old
-    reusable = old if all(old_settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
+    reusable = old if old and all(old.settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
     partial = out / ".partial"
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     partial.mkdir(parents=True)
@@ -66,7 +65,7 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
         shape = (staged_count, config.image_size, config.image_size, 3)
         staged = np.memmap(partial / "staged", np.uint8, "r", shape=shape)
         before = {entry.sha256 for entry in reusable.kept} if reusable else set()
-        apart = old_settings.get("near_duplicate_bits") == config.near_duplicate_bits
+        apart = old is not None and old.settings.get("near_duplicate_bits") == config.near_duplicate_bits
         entries, kept = _set_near_duplicates_aside(entries, staged, config.near_duplicate_bits, before, apart)
         entries = _split(raw, entries, config.val_share, seed)
         order = np.argsort([entry.row for entry in entries if entry.row >= 0])
@@ -119,21 +118,21 @@ def _stage(
 
     def look(item: _File) -> tuple[Entry, np.ndarray | None]:
         """A file's entry, and unless that is set aside its pixels."""
-        stamp, before = item._asdict(), known.get(item)
+        before = known.get(item)
+        if there is not None and before is not None:
+            kept = np.array(there[before.row])
+            if hashlib.sha256(kept.data).hexdigest() == before.sha256:
+                looks = before.phash or f"{perceptual_hash(kept):016x}"
+                return replace(before, split="", row=-1, phash=looks), kept
+        stamp = item._asdict()
         try:
-            kept = np.array(there[before.row]) if there is not None and before is not None else None
-            if kept is not None and before is not None and hashlib.sha256(kept.data).hexdigest() == before.sha256:
-                picture = Picture(kept, before.width, before.height, (before.notes,))
-            else:
-                picture = load_picture(raw / item.file, config)
+            picture = load_picture(raw / item.file, config)
         except UnusableImage as error:
             return Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail), None
         pixels = np.ascontiguousarray(picture.pixels)
-        original: dict[str, Any] = {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
-        digest = hashlib.sha256(pixels.data).hexdigest()
-        looks = before.phash if before is not None and before.sha256 == digest else ""
-        looks = looks or f"{perceptual_hash(pixels):016x}"
-        return Entry(**stamp, **original, status="kept", sha256=digest, phash=looks), pixels
+        stamp |= {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
+        digest, looks = hashlib.sha256(pixels.data).hexdigest(), f"{perceptual_hash(pixels):016x}"
+        return Entry(**stamp, status="kept", sha256=digest, phash=looks), pixels
 
     bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))

@@ -54,6 +54,7 @@ class PackedImages:
     images: UInt8[np.ndarray, "n size size 3"]
     entries: tuple[Entry, ...]
     fingerprint: str
+    settings: dict[str, Any]  # with which they were made
 
     @property
     def kept(self) -> tuple[Entry, ...]:
@@ -107,11 +108,6 @@ def remapped(images: np.ndarray) -> np.ndarray:
 
 def load_packed(out: Path) -> PackedImages:
     """Open what `ingest` wrote to `out`. Raises `DataError`, naming the notebook to run, if it is not complete."""
-    return read_packed(out)[0]
-
-
-def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
-    """The images and the settings used to make them. Raises `DataError` as `load_packed` does."""
     try:
         meta = json.loads((out / "meta.json").read_text(encoding="utf-8"))
         if meta["version"] != _VERSION:
@@ -124,13 +120,12 @@ def read_packed(out: Path) -> tuple[PackedImages, dict[str, Any]]:
         text = io.StringIO(listed.decode("utf-8", "surrogateescape"), newline="")
         lines: list[dict[str, Any]] = list(csv.DictReader(text))
         entries = tuple(Entry(**(line | {name: int(line[name]) for name in whole})) for line in lines)
-        packed = PackedImages(out, images, entries, meta["fingerprint"])
-        settings = meta["settings"]
+        packed = PackedImages(out, images, entries, meta["fingerprint"], meta["settings"])
         if [entry.row for entry in packed.kept] != list(range(len(images))):
             raise ValueError("array and manifest differ")
-        if packed.fingerprint != _fingerprint(entries, settings):
+        if packed.fingerprint != _fingerprint(entries, packed.settings):
             raise ValueError("the fingerprint in meta.json is not theirs")
-        return packed, settings
+        return packed
     except DataError:
         raise
     except FileNotFoundError:
