@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LOOK = """
 import vq_core, sys
 from pathlib import Path
-from vq_core.notebook.cell_picture import CellPicture
+from vq_core.notebook.widgets import CellPicture
 from vq_core.notebook.lesson import pipeline
 home = Path(vq_core.__file__).parent
 assert home.is_relative_to(sys.prefix), home

@@ -22,8 +22,7 @@ from vq_core.errors import UnusableImage
 from vq_core.generation.editing import Codes, Edit, decode_edited
 from vq_core.generation.sampling import Sampling, Way
 from vq_core.models import VQVAE, CodeTransformer
-from vq_core.notebook.cell_picture import CellPicture
-from vq_core.notebook.widgets import telling
+from vq_core.notebook.widgets import CellPicture, telling
 from vq_core.settings import DataConfig
 
 

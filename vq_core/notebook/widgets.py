@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as w
 import numpy as np
+import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
 
@@ -15,10 +17,30 @@ from vq_core.errors import ArgumentError
 from vq_core.evaluation.analysis import code_patches, decoded_codes
 from vq_core.models import VQVAE
 from vq_core.notebook import plots
-from vq_core.notebook.cell_picture import CellPicture
 from vq_core.runs.folders import Run
 
 _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a box stretches a picture to its own width
+
+
+class CellPicture(anywidget.AnyWidget):
+    """A PNG with a grid of cells over part of it; `selected` holds the row-major numbers of the chosen cells.
+
+    The project's only custom widget, and its only JavaScript: a plain script next to this file, with no build step and
+    no extension to install. ipympl would send every mouse movement to the kernel and draw there; ipyevents reports
+    where a picture was clicked but cannot draw on it.
+    """
+
+    _esm = Path(__file__).with_name("cell_picture.js")
+    picture = traitlets.Bytes(b"").tag(sync=True)
+    rows = traitlets.Int(1).tag(sync=True)
+    columns = traitlets.Int(1).tag(sync=True)
+    box = traitlets.List([0.0, 0.0, 1.0, 1.0]).tag(sync=True)  # left, top, right, bottom, as fractions of the picture
+    selected = traitlets.List(traitlets.Int()).tag(sync=True)
+    many = traitlets.Bool(True).tag(sync=True)  # choose several cells, also by dragging; otherwise only the last one
+    lines = traitlets.Bool(True).tag(sync=True)
+    pixelated = traitlets.Bool(True).tag(sync=True)  # enlarged without smoothing
+    width = traitlets.Int(384).tag(sync=True)  # CSS pixels
+    title = traitlets.Unicode("").tag(sync=True)
 
 
 def over_controls(controls: dict[str, Any], draw: Callable[..., Figure]) -> w.VBox:
