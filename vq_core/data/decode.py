@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -28,6 +28,7 @@ _FOREIGN |= {"JPEG 2000": (b"\0\0\0\x0cjP",), "JPEG XL": (b"\0\0\0\x0cJXL", b"\x
 _FOREIGN |= {"ICO": (b"\0\0\1\0",), "DDS": (b"DDS ",)}
 _ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 LONGEST = 4  # of the longer side over the shorter one: of a strip, the middle would be all that is kept
+_SCALING: dict[str, Any] = {"resample": Image.Resampling.LANCZOS, "reducing_gap": 3.0}
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
@@ -106,10 +107,10 @@ def to_square(image: Image.Image, mode: Literal["crop", "pad"], size: int) -> Im
     if mode == "crop":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        return _resize(image.crop((left, top, left + side, top + side)), (size, size))
+        return image.crop((left, top, left + side, top + side)).resize((size, size), **_SCALING)
     # Resize before padding: the square around a long strip could be enormous.
     scale = size / max(image.size)
-    small = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), **_SCALING)
     pixels = np.asarray(small)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     canvas = Image.new("RGB", (size, size), tuple(border.mean(0).round().astype(int).tolist()))
@@ -179,7 +180,3 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         return image.convert("RGB"), notes
     except ValueError:
         raise UnusableImage("unsupported format", f"colour mode {image.mode}") from None
-
-
-def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
