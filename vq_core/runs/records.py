@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
+from vq_core.config import Config
 from vq_core.errors import UserError
 from vq_core.runs.folders import Run, all_runs
 
-SETTINGS = {
-    "K": ("model", "num_codes"),
-    "λ_perc": ("loss", "perceptual"),
-    "λ_gan": ("loss", "gan"),
-    "λ_commit": ("loss", "commit"),
-}
+SETTINGS = {"K": "model.num_codes", "λ_perc": "loss.perceptual", "λ_gan": "loss.gan", "λ_commit": "loss.commit"}
 METRICS = ("steps", "seconds", "psnr", "ssim", "sharpness", "perplexity", "codes_used", "best_bits", "against")
 
 
@@ -22,16 +19,16 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
     If the runs were trained on different images, each row also has the start of its images' fingerprint, because
     metrics on different images are not comparable. A run that cannot be read has a row that says why.
     """
-    rows: list[dict[str, Any]] = []
-    results, stored, damaged = dict[Run, dict[str, Any]](), dict[Run, dict[str, Any]](), list[dict[str, Any]]()
+    rows, damaged = list[dict[str, Any]](), list[dict[str, Any]]()
+    read: dict[Run, tuple[Config, dict[str, Any]]] = {}
     for run in all_runs() if runs is None else runs:
         try:
-            stored[run], results[run] = run.config().model_dump(), run.result()
+            read[run] = run.config(), run.result()
         except UserError as error:
             damaged.append({"run": run.name, "cannot be read": str(error)})
-    several = len({result.get("data") for result in results.values()}) > 1
-    for run, result in results.items():
-        settings = {label: stored[run][group][key] for label, (group, key) in SETTINGS.items()}
+    several = len({result.get("data") for _, result in read.values()}) > 1
+    for run, (config, result) in read.items():
+        settings = {label: attrgetter(key)(config) for label, key in SETTINGS.items()}
         if run.phase != "phase2":
             settings.pop("λ_gan")
         settings |= {"data": result.get("data", "")[:6]} if several else {}
