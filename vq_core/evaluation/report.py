@@ -64,25 +64,19 @@ def reconstruction_metrics(
     the total gradient energy of the reconstructions over that of the inputs; `codes_used` is a fraction of all codes.
     """
     device, rows = model.device, packed.val_rows
-    parts: dict[str, list[Tensor]] = {}
-    counts = torch.zeros(model.num_codes)
+    parts, counts = list[dict[str, Tensor]](), torch.zeros(model.num_codes)
     for some in np.array_split(rows, -(-len(rows) // 32)):
         x = images_of(packed, some).to(device)
         out = model.reconstruct(x)
-        metrics = {
-            "psnr": psnr(out.x_rec, x),
-            "ssim": ssim(out.x_rec, x),
-            "l1": (out.x_rec - x).abs().mean(dim=(1, 2, 3)),
-            "energy_rec": gradient_energy(out.x_rec),
-            "energy": gradient_energy(x),
-        }
+        metrics = {"psnr": psnr(out.x_rec, x), "ssim": ssim(out.x_rec, x)}
+        metrics["l1"] = (out.x_rec - x).abs().mean(dim=(1, 2, 3))
+        metrics |= {"energy_rec": gradient_energy(out.x_rec), "energy": gradient_energy(x)}
         if lpips_net is not None:
             metrics["lpips"] = lpips_net.to(device).each(out.x_rec, x)
-        for name, value in metrics.items():
-            parts.setdefault(name, []).append(value.cpu())
+        parts.append(metrics)
         if out.quantized is not None:
             counts += usage(out.quantized.indices.cpu(), len(counts))
-    values = {name: torch.cat(part) for name, part in parts.items()}
+    values = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     made, there = (float(values.pop(name).sum()) for name in ("energy_rec", "energy"))
     sharpness = made / there if there else float("nan")  # of flat images it is undefined
     result = {name: float(value.mean()) for name, value in values.items()} | {"sharpness": sharpness}
