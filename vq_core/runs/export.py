@@ -71,13 +71,9 @@ def _card(run: Run, priors: list[Run], name: str, pictures: Pictures, licence: s
         theirs = prior.result()
         measured |= {f"{prior.phase}_{key}": theirs[key] for key in ("best_bits", "best_bits_se") if key in theirs}
     measured.pop("seconds", None)
-    figures = {key: f"{value:.4g}" for key, value in measured.items() if not key.endswith(("_se", "_std"))}
-    for key in figures:
-        if error := measured.get(f"{key}_se", measured.get(f"{key}_std")):
-            figures[key] += f" ± {error:.2g}"
-    values: dict[str, Any] = run.result() | {"name": name, "figures": figures, "size": config.data.image_size}
+    values: dict[str, Any] = run.result() | {"name": name, "figures": measured, "size": config.data.image_size}
     values |= {"grid": config.grid, "codes": config.model.num_codes, "priors": [prior.phase for prior in priors]}
-    values |= {"pictures": {file: about for file, (_, about) in pictures.items()}, "licence": licence}
+    values |= {"pictures": pictures, "licence": licence}
     about = ModelCardData(license=licence or "other", library_name="vq-workbook", tags=["vq-vae"])
     return str(ModelCard.from_template(about, template_path=str(Path(__file__).with_name("card.md")), **values))
 
