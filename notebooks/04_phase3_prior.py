@@ -25,9 +25,8 @@ import vq_core
 from vq_core.data.augment import to_pictures
 from vq_core.data.images import images_of
 from vq_core.errors import MissingWeights
-from vq_core.evaluation.analysis import decoded_codes
+from vq_core.evaluation.analysis import decoded_codes, novelty
 from vq_core.evaluation.distances import SqueezeFeatures
-from vq_core.evaluation.memorization import novelty
 from vq_core.evaluation.report import compare_sets
 from vq_core.generation import editing
 from vq_core.generation.editing import Edit

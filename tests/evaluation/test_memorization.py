@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vq_core.evaluation.memorization import novelty
+from vq_core.evaluation.analysis import novelty
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
-"""What codes mean: where they occur, which patches they stand for, and which attributes can be read off them."""
+"""What codes mean: where they occur, which patches they stand for; and copies, whose codes are nearly all known."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from vq_core.models.kmeans import inertia
 from vq_core.models.metrics import usage
 from vq_core.models.quantizer_ema import nearest_codes, perplexity
 
-CodeGrids = Integer[np.ndarray, "n h w"]
+CodeGrids = Integer[np.ndarray, "_ h w"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,49 @@ def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np
         far = ((own - own.mean(axis=0, dtype=np.float32)) ** 2).sum(axis=(1, 2, 3))
         typical.append(own[far.argmin()])
     return np.stack(typical)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Distances to the nearest training image, for samples and for held-out images.
+
+    A distance is the smallest share of codes that differ, place by place, from those of a training image.
+    """
+
+    samples: Float[np.ndarray, "b"]
+    held_out: Float[np.ndarray, "h"]
+    nearest: Int[np.ndarray, "b"]  # the training image nearest to each sample: which of `train`
+
+    @property
+    def nearer(self) -> float:
+        """Probability that a sample is nearer to a training image than a held-out image is; 0.5 for real images."""
+        samples = self.samples[:, None]
+        return float((samples < self.held_out).mean() + (samples == self.held_out).mean() / 2)
+
+    @property
+    def copies(self) -> float:
+        """Fraction of samples nearer to a training image than 99 % of held-out images are; 0.01 for real images."""
+        return float((self.samples < np.quantile(self.held_out, 0.01)).mean())
+
+    @property
+    def held_out_copies(self) -> float:
+        """The same of held-out images: about 0.01, but less if many are equally near."""
+        return float((self.held_out < np.quantile(self.held_out, 0.01)).mean())
+
+
+def novelty(
+    samples: dict[str, CodeGrids], train: Integer[np.ndarray, "v n h w"], held_out: CodeGrids
+) -> dict[str, Novelty]:
+    """Compare sets of samples with training images, of which `train` are the codes as they are and mirrored.
+
+    Unlike pixels, codes tell of a picture of which a large part is copied while the rest is new.
+    """
+    flat = train.reshape(len(train) * train.shape[1], -1)
+
+    def nearest(grids: CodeGrids) -> tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]:
+        differ = [(flat != grid.ravel()).mean(axis=1) for grid in grids.astype(train.dtype)]
+        return np.array([d.min() for d in differ]), np.array([d.argmin() % train.shape[1] for d in differ])
+
+    usual, _ = nearest(held_out)
+    found = {name: nearest(grids) for name, grids in samples.items()}
+    return {name: Novelty(distance, usual, which) for name, (distance, which) in found.items()}

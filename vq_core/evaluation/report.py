@@ -19,8 +19,8 @@ from vq_core.data.ingest import raw_files
 from vq_core.data.packed import PackedImages, remapped
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
+from vq_core.evaluation.analysis import Novelty, novelty
 from vq_core.evaluation.distances import PretrainedFeatures
-from vq_core.evaluation.memorization import Novelty, novelty
 from vq_core.machine import pick_device
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
