@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -26,17 +27,12 @@ from vq_core.training.steps import StepModule, StoppedEarly
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class HistoryLogger(Logger):
-    """Lets Lightning log into a run's `History`."""
-
-    name = version = ""  # required by Lightning; the run has its own folder
+class HistoryLogger(DummyLogger):
+    """Lets Lightning log metrics into a run's `History`, and nothing else: the settings are in `config.yaml`."""
 
     def __init__(self, history: History) -> None:
         super().__init__()
         self.history = history
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: the settings are in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
