@@ -94,11 +94,10 @@ def source_run(phase: Phase, config: Config) -> Run | None:
     if source.phase not in _SOURCES[phase]:
         raise RunError(f"{key}: is a {source.phase} run, but {' or '.join(_SOURCES[phase])} is needed")
     # An image's split depends on its pixels and the seed; a smaller val_share holds out a subset of the same images.
-    theirs, names = source.config(), ("image_size", "square", "val_share")
-    pairs = [("seed", theirs.seed, config.seed)]
-    pairs += [(f"data.{n}", getattr(theirs.data, n), getattr(config.data, n)) for n in names]
-    different = [f"{n} ({a} there, {b} here)" for n, a, b in pairs if (a < b if n == "data.val_share" else a != b)]
-    if different:
+    split: dict[str, Any] = {"seed": True, "data": {"image_size", "square", "val_share"}}
+    theirs, ours = (each.model_dump(include=split) for each in (source.config(), config))
+    ours["data"]["val_share"] = max(ours["data"]["val_share"], theirs["data"]["val_share"])
+    if different := settings_that_differ(theirs, ours):
         raise RunError(f"{key}: was trained on images that are now held out: {', '.join(different)}; use its values")
     return source
 
