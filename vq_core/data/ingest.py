@@ -105,8 +105,7 @@ def _list_files(raw: Path) -> list[_File]:
 
 def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
     """The settings that determine a packed set."""
-    names = (*_PIXEL_SETTINGS, "near_duplicate_bits", "val_share")
-    return {name: getattr(config, name) for name in names} | {"seed": seed}
+    return config.model_dump(include={*_PIXEL_SETTINGS, "near_duplicate_bits", "val_share"}) | {"seed": seed}
 
 
 def _stage(
