@@ -123,7 +123,11 @@ class CodeTransformer(nn.Module, Portable):
         self.blocks = nn.ModuleList([Block(dim, heads, dropout, causal) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_codes)
-        self.apply(self._init)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         for name, weight in self.blocks.named_parameters():  # residual branches start small, as in GPT-2
             if name.endswith(("out.weight", "mlp.2.weight")):
                 nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5)
@@ -141,13 +145,6 @@ class CodeTransformer(nn.Module, Portable):
         for way in (way for way in _BEFORE if way in self.ways):
             first[:, self.ways.index(way)] = theirs[:, _BEFORE.index(way)]
         return own | causal | {name: first.flatten(1)}
-
-    @staticmethod
-    def _init(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
     def cache(self, batch: int) -> Cache:
         """An empty cache for sampling this many grids at once."""
