@@ -84,12 +84,10 @@ def evaluate(
     config: Config, phase: Any, lpips: Any, fid: bool, frechet: bool, against: Any, count: Any, repeat: Any, resize: Any
 ) -> None:
     """Evaluate an autoencoder on all held-out images; with --frechet or --fid, samples of its priors too."""
-    from vq_core.evaluation.distances import InceptionFeatures, SqueezeFeatures
-    from vq_core.evaluation.report import compare_sets, keep, reconstruction_metrics
+    from vq_core.evaluation import distances, report
     from vq_core.generation.sampling import draw_many
     from vq_core.models.perceptual import PerceptualLoss
-    from vq_core.runs.finding import finished, load_images, run_for
-    from vq_core.runs.loading import load_vqvae
+    from vq_core.runs import finding, loading
 
     if (against or count or repeat) and not (fid or frechet):
         raise click.UsageError("--against, --count, --repeat: say in which features to compare: --frechet or --fid")
@@ -97,23 +95,23 @@ def evaluate(
         raise click.UsageError(f"--against: folder {against} does not exist; give another, training or held-out")
     if resize and not fid:
         raise click.UsageError("--resize is about Inception: add --fid, or leave it out")
-    run, packed = finished(phase, config), load_images(config).verify()
+    run, packed = finding.finished(phase, config), finding.load_images(config).verify()
     many = (count or len(packed.val_rows) // (1 if against else 2)) * (repeat or 1)
     priors: dict[str, Any] = {"causal": "prior", "masked": "masked"} if phase == "phase2" and many else {}
-    priors = {name: kind for name, kind in priors.items() if run_for(kind, config).done}
+    priors = {name: kind for name, kind in priors.items() if finding.run_for(kind, config).done}
     if (count or repeat) and not priors:
         raise click.UsageError("--count and --repeat are for samples: train prior or masked, or leave them out")
-    nets: list[Any] = [InceptionFeatures(resize or "torch-fidelity")] if fid else []
-    nets += [SqueezeFeatures()] if frechet else []
-    model = load_vqvae(run).to(pick_device(config))
-    metrics = reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
+    nets: list[Any] = [distances.InceptionFeatures(resize or "torch-fidelity")] if fid else []
+    nets += [distances.SqueezeFeatures()] if frechet else []
+    model = loading.load_vqvae(run).to(pick_device(config))
+    metrics = report.reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
     if lpips:
         metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
     common.echo(metrics, ".4f")
-    keep(run, metrics)
+    report.keep(run, metrics)
     if nets:
         samples = {name: draw_many(kind, config, many) for name, kind in priors.items()}
-        lines = compare_sets(run, config, samples, nets, against, repeat or int(bool(count)))
+        lines = report.compare_sets(run, config, samples, nets, against, repeat or int(bool(count)))
         click.echo("\n".join(f"  {line}" for line in lines))
 
 
