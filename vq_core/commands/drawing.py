@@ -1,7 +1,7 @@
 """Commands that use trained models: reconstruct, sample, interpolate, edit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -9,9 +9,6 @@ from vq_core.commands import common
 from vq_core.config import Config
 from vq_core.generation import PASSES, TEMPERATURE, TOP_P
 from vq_core.machine import pick_device
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SEED = click.IntRange(0, 2**32 - 1)
@@ -55,16 +52,15 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
     from vq_core.errors import DataError
     from vq_core.evaluation.report import compare_codes
     from vq_core.generation.sampling import Sampling, fill_codes, prior_of, random_codes, sample_codes
-    from vq_core.runs.finding import finished, load_images
-    from vq_core.runs.loading import load_vqvae
+    from vq_core.runs import finding, loading
 
     unused = {"random": ("temperature", "top_k", "top_p", "passes"), "causal": ("passes",)}.get(way, ())
     if idle := [name for name in unused if common.was_given(name)]:
         raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with --way {way}: leave it out")
     drawers: dict[str, Any] = {"random": "phase2", "causal": "prior", "masked": "masked"}
-    sampling, run = Sampling(**drawing), finished(drawers[way], config)
-    autoencoder, results = finished("phase2", config), common.Results(run, out)
-    model = load_vqvae(autoencoder).to(pick_device(config))
+    sampling, run = Sampling(**drawing), finding.finished(drawers[way], config)
+    autoencoder, results = finding.finished("phase2", config), common.Results(run, out)
+    model = loading.load_vqvae(autoencoder).to(pick_device(config))
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:
@@ -72,7 +68,7 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
         codes = (sample_codes if prior.causal else fill_codes)(prior, count, sampling)
     images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
     try:
-        packed = load_images(config)
+        packed = finding.load_images(config)
         if packed.fingerprint != run.result()["data"]:
             raise DataError(f"those of {run.name} are not here")
         new = compare_codes(autoencoder, config, packed, {way: codes})[way]
@@ -180,7 +176,7 @@ def edit(config: Config, image: Path, count: int, way: str, out: Path | None, **
     results.save_grid(pictures, min(8, len(pictures)))
 
 
-def _region(config: Config, image: Path, rows: str | None, columns: str | None, mask: Path | None) -> "Tensor":
+def _region(config: Config, image: Path, rows: str | None, columns: str | None, mask: Path | None) -> Any:
     """The cells to edit, bool [h, w]."""
     import torch
 

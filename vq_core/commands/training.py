@@ -165,22 +165,20 @@ def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bo
 
         from vq_core.data.images import images_of
         from vq_core.generation.sampling import draw_many
+        from vq_core.runs import finding, folders, loading
         from vq_core.runs.export import export_run
-        from vq_core.runs.finding import config_of, load_images, run_for
-        from vq_core.runs.folders import PRIORS, open_run
-        from vq_core.runs.loading import load_vqvae
 
-        named = open_run(run)
+        named = folders.open_run(run)
         if named.phase not in ("phase1", "phase2"):
             raise RunError(f"{run}: name a run of Phase 1 or 2; its priors come along with --priors")
-        config, pictures = config_of(run), dict[str, Any]()
-        model = load_vqvae(named).to(pick_device(config))
-        its = [run_for(phase, config) for phase in PRIORS if priors and named.phase == "phase2"]
+        config, pictures = finding.config_of(run), dict[str, Any]()
+        model = loading.load_vqvae(named).to(pick_device(config))
+        its = [finding.run_for(phase, config) for phase in folders.PRIORS if priors and named.phase == "phase2"]
         its = [prior for prior in its if prior.done]
         if priors and not its:
             raise RunError(f"{run}: has no finished prior; train one (python -m vq_core train prior --run {run})")
         try:
-            packed = load_images(config)
+            packed = finding.load_images(config)
             x = images_of(packed, packed.val_rows[:8]).to(model.device)
             about = "Held-out images above, their reconstructions below."
             pictures["reconstructions.png"] = (common.sheet(torch.cat([x, model(x)])), about)

@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from vq_core.config import Config
 from vq_core.data.augment import to_float
 from vq_core.data.decode import load_picture
-from vq_core.data.images import images_of
 from vq_core.data.ingest import raw_files
 from vq_core.data.packed import PackedImages, remapped
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
@@ -65,8 +64,7 @@ def reconstruction_metrics(
     """
     device, rows = model.device, packed.val_rows
     parts, counts = list[dict[str, Tensor]](), torch.zeros(model.num_codes)
-    for some in np.array_split(rows, -(-len(rows) // 32)):
-        x = images_of(packed, some).to(device)
+    for x in (batch.to(device) for batch in _batches(packed.images, rows, 32)):
         out = model.reconstruct(x)
         metrics = {"psnr": psnr(out.x_rec, x), "ssim": ssim(out.x_rec, x)}
         metrics["l1"] = (out.x_rec - x).abs().mean(dim=(1, 2, 3))
@@ -87,9 +85,9 @@ def reconstruction_metrics(
     return result | {"images": float(len(rows))}
 
 
-def _batches(images: Pictures, rows: np.ndarray) -> Iterator[Tensor]:
-    """The images at these rows as floats, 64 at a time."""
-    return (to_float(torch.from_numpy(remapped(images)[some])) for some in np.array_split(rows, -(-len(rows) // 64)))
+def _batches(images: Pictures, rows: np.ndarray, size: int = 64) -> Iterator[Tensor]:
+    """The images at these rows as floats, `size` at a time."""
+    return (to_float(torch.from_numpy(remapped(images)[some])) for some in np.array_split(rows, -(-len(rows) // size)))
 
 
 def held_out_halves(packed: PackedImages) -> tuple[Chosen, Chosen]:
