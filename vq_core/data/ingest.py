@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,12 +30,7 @@ from vq_core.settings import DataConfig
 
 SIDE_FILES = (".csv", ".json", ".txt", ".md", "thumbs.db", "desktop.ini")  # labels and notes kept beside images
 _PIXEL_SETTINGS = ("image_size", "square", "min_side", "max_pixels")
-
-
-class _File(NamedTuple):
-    file: str
-    size: int
-    mtime_ns: int
+_stamp = attrgetter("file", "size", "mtime_ns")  # equal for a file that has not changed
 
 
 def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool = True) -> PackedImages:
@@ -51,8 +47,8 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     old: PackedImages | None = None
     with suppress(DataError):
         old = load_packed(out)
-    listed = [_File(entry.file, entry.size, entry.mtime_ns) for entry in old.entries] if old else None
-    if old and old.settings == settings and listed == listing and not old.damaged():
+    same = old is not None and [*map(_stamp, old.entries)] == [*map(_stamp, listing)]
+    if old and old.settings == settings and same and not old.damaged():
         return old
     reusable = old if old and all(old.settings.get(key) == settings[key] for key in _PIXEL_SETTINGS) else None
     partial = out / ".partial"
@@ -87,7 +83,8 @@ def raw_files(raw: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in closed if not isinstance(error, FileNotFoundError))
 
 
-def _list_files(raw: Path) -> list[_File]:
+def _list_files(raw: Path) -> list[Entry]:
+    """An entry for each file, as yet without what becomes of it."""
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder")
     found = []
@@ -97,10 +94,10 @@ def _list_files(raw: Path) -> list[_File]:
             status = path.stat()
             if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK):
                 size, mtime_ns = status.st_size, status.st_mtime_ns
-        found.append(_File(path.relative_to(raw).as_posix(), size, mtime_ns))
+        found.append(Entry(path.relative_to(raw).as_posix(), "set aside", size=size, mtime_ns=mtime_ns))
     if not found:
         raise DataError(f"{raw}: contains no image files")
-    return sorted(found)
+    return sorted(found, key=_stamp)
 
 
 def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
@@ -109,29 +106,28 @@ def packing_settings(config: DataConfig, seed: int) -> dict[str, Any]:
 
 
 def _stage(
-    raw: Path, listing: list[_File], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
+    raw: Path, listing: list[Entry], old: PackedImages | None, config: DataConfig, staged: Path, progress: bool
 ) -> list[Entry]:
     """Write the pixels of all distinct pictures one after the other; returns all files' entries."""
     there = old.images if old else None
-    known = {_File(entry.file, entry.size, entry.mtime_ns): entry for entry in old.kept} if old else {}
+    known = {_stamp(entry): entry for entry in old.kept} if old else {}
 
-    def look(item: _File) -> tuple[Entry, np.ndarray | None]:
+    def look(item: Entry) -> tuple[Entry, np.ndarray | None]:
         """A file's entry, and unless that is set aside its pixels."""
-        before = known.get(item)
+        before = known.get(_stamp(item))
         if there is not None and before is not None:
-            kept = np.array(there[before.row])
-            if hashlib.sha256(kept.data).hexdigest() == before.sha256:
-                looks = before.phash or f"{perceptual_hash(kept):016x}"
-                return replace(before, split="", row=-1, phash=looks), kept
-        stamp = item._asdict()
+            pixels = np.array(there[before.row])
+            if hashlib.sha256(pixels.data).hexdigest() == before.sha256:
+                looks = before.phash or f"{perceptual_hash(pixels):016x}"
+                return replace(before, split="", row=-1, phash=looks), pixels
         try:
             picture = load_picture(raw / item.file, config)
         except UnusableImage as error:
-            return Entry(**stamp, status="set aside", reason=error.reason, detail=error.detail), None
+            return replace(item, reason=error.reason, detail=error.detail), None
         pixels = np.ascontiguousarray(picture.pixels)
-        stamp |= {"width": picture.width, "height": picture.height, "notes": "; ".join(picture.notes)}
+        kept = replace(item, status="kept", width=picture.width, height=picture.height, notes="; ".join(picture.notes))
         digest, looks = hashlib.sha256(pixels.data).hexdigest(), f"{perceptual_hash(pixels):016x}"
-        return Entry(**stamp, status="kept", sha256=digest, phash=looks), pixels
+        return replace(kept, sha256=digest, phash=looks), pixels
 
     bar = tqdm(total=len(listing), desc="reading images", unit="image", disable=not progress)
     workers = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)))
