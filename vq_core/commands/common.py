@@ -121,11 +121,10 @@ def open_images(config: Config, images: list[Path], phase: "Phase") -> "tuple[VQ
 
     from vq_core.data.augment import to_float
     from vq_core.data.decode import load_picture
-    from vq_core.runs.finding import finished
-    from vq_core.runs.loading import load_vqvae
+    from vq_core.runs import finding, loading
 
-    run = finished(phase, config)
-    model = load_vqvae(run).to(pick_device(config))
+    run = finding.finished(phase, config)
+    model = loading.load_vqvae(run).to(pick_device(config))
     pixels = []
     for image in images:
         try:

@@ -43,13 +43,11 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     """
     from vq_core.data.images import prepare_images
     from vq_core.evaluation.report import evaluate_run
-    from vq_core.runs.finding import run_for
-    from vq_core.runs.folders import PRIORS
-    from vq_core.training import phases
-    from vq_core.training.ranks import is_main_process
+    from vq_core.runs import finding, folders
+    from vq_core.training import phases, ranks
 
     try:
-        resumed = not resume or run_for(phase, config).last.is_file()
+        resumed = not resume or finding.run_for(phase, config).last.is_file()
     except DataError:  # not even images
         resumed = False
     if not resumed:
@@ -57,8 +55,8 @@ def train(config: Config, phase: Any, resume: bool) -> None:
     if config.images is None:
         prepare_images(config)  # each process: whoever comes second waits, and finds them there
     run = phases.train(phase, config)
-    if is_main_process():
-        common.echo(run.result() if phase in PRIORS else evaluate_run(run, config))
+    if ranks.is_main_process():
+        common.echo(run.result() if phase in folders.PRIORS else evaluate_run(run, config))
         click.echo(f"{run.folder}")
 
 

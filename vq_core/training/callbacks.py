@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -39,7 +38,7 @@ class HistoryLogger(DummyLogger):
         self.history.add(metrics, step or 0)
 
 
-class Checkpoints(Callback):
+class Checkpoints(L.Callback):
     """Saves `last.ckpt` at intervals, `best.ckpt` when validation improves, and `step=….ckpt` to keep.
 
     After Ctrl-C or SIGTERM, the current step and the validation that belongs to it are finished, the state is saved and
@@ -98,7 +97,7 @@ def signals_given_back() -> ExitStack:
     return stack
 
 
-class Pictures(Callback):
+class Pictures(L.Callback):
     """At intervals, validation images above their reconstructions, and how codes are used; this at validations too."""
 
     def __init__(self, run: Run, history: History, images: Tensor) -> None:
@@ -142,7 +141,7 @@ class Pictures(Callback):
             self.history.add_usage(module.val_usage.cpu().numpy(), module.steps_done, "val")
 
 
-class View(Callback):
+class View(L.Callback):
     """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
     `stepped` is called after each batch, `ended` with "done", "stopped early", "interrupted" or the name of an error,

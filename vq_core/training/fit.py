@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -47,7 +46,7 @@ def fit(
         return
     history, checkpoints = History(run), Checkpoints(run)
     # Pictures first: a process killed between the two draws them again after it has resumed.
-    callbacks: list[Callback] = [*([Pictures(run, history, pictures)] if pictures is not None else []), checkpoints]
+    callbacks: list[L.Callback] = [*([Pictures(run, history, pictures)] if pictures is not None else []), checkpoints]
     if is_main_process():
         _check_space(module, run)
         callbacks.append((view or Bar)(run, history))
