@@ -50,10 +50,10 @@ def precision_of(config: Config) -> Any:
     return asked if asked != "auto" else "bf16-mixed" if able else "32-true"
 
 
-def compiles(config: Config) -> bool:
-    """Whether networks are compiled here; "auto": on a GPU, unless that fails. Raises `ConfigError` if true fails."""
+def compiles(config: Config, steps: int = 10**9) -> bool:
+    """Whether so long a training is compiled here; "auto": on a GPU, if it pays and works. `ConfigError`: true fails."""
     asked, device = config.train.compile, pick_device(config).type
-    if not asked or (asked == "auto" and device == "cpu"):
+    if not asked or (asked == "auto" and (device == "cpu" or steps < 1000)):  # which take less time than compiling
         return False
     if (why := _fails_to_compile(device)) and asked is True:
         raise ConfigError(f"train.compile=true: torch.compile does not work here ({why}); set train.compile=auto")

@@ -3,14 +3,16 @@
     python tests/benchmarks/gpu.py --part steps|quick|full --out FOLDER
     python tests/benchmarks/gpu.py --part prior --images FOLDER --against FOLDER --out FOLDER
 
-`steps`: speed and memory of a training step of Phase 1, Phase 2 and the prior by the full profile, as they are and
-compiled, and the seconds that 64 samples take in a fresh process. `quick`: the five trainings of the quick profile and
-its evaluation by command line, with times. `full`: two minutes of the full profile with shortened schedules; resumed
-halfway. `prior`: the demo's tokenizer on a folder of images, both priors by the full profile's settings, and as many
-samples of each as there are held-out images, compared with images that nothing was trained on.
+`steps`: speed and memory of a training step of Phase 1, Phase 2 and the priors by the full profile, as they are and
+compiled, what accompanies a training, and the seconds that 64 samples take in a fresh process. `quick`: the five
+trainings of the quick profile and its evaluation by command line, with times. `full`: two minutes of the full profile
+with shortened schedules; resumed halfway. `prior`: the demo's tokenizer on a folder of images, both priors by the full
+profile's settings, and as many samples of each as there are held-out images, compared with images that nothing was
+trained on.
 
 Each takes at most 4 minutes on an H100 (`prior` 7) and leaves `figures.json` and pictures in the folder; on avatars
-drawn by the built-in artist unless `--images` says otherwise. `--tenth` tries the same on a CPU with tiny numbers.
+drawn by the built-in artist unless `--images` says otherwise. Where LPIPS-VGG's weights cannot be had, `steps` and
+`full` put random ones of their size in their place. `--tenth` tries the same on a CPU with tiny numbers.
 """
 
 import argparse
@@ -42,6 +44,57 @@ TINY += ["model.code_dim=16", "model.num_codes=32", "loss.perceptual_net=random"
 TINY += ["prior.layers=1", "prior.heads=2", "prior.batch_size=4", "train.device=cpu"]
 
 
+def stand_in_weights(out: Path) -> None:
+    """Give LPIPS-VGG random weights of the right size, in a folder of their own, if the real ones are not there."""
+    import torch
+    from torchvision.models import vgg16
+
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").exists():
+        torch.hub.set_dir(str(out / "hub"))
+        (out / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
+        torch.save(vgg16(init_weights=False).state_dict(), out / "hub" / "checkpoints" / "vgg16-397923af.pth")
+
+
+def clocked(owner: Any, name: str, seconds: dict[str, float]) -> None:
+    """Have a method note how long its last call took, with what it started on the GPU."""
+    import torch
+
+    method = getattr(owner, name)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        wait = torch.cuda.synchronize if torch.cuda.is_available() else bool
+        wait()
+        started = time.monotonic()
+        result = method(*args, **kwargs)
+        wait()
+        seconds[name] = time.monotonic() - started
+        return result
+
+    setattr(owner, name, timed)
+
+
+def accompaniment(settings: list[str], images_per_second: float) -> dict[str, float]:
+    """Seconds that a validation, a picture and a checkpoint take, and their share of the time at full's intervals."""
+    from vq_core.config import load_config
+    from vq_core.data.images import prepare_images
+    from vq_core.training import callbacks
+    from vq_core.training.autoencoder import AutoencoderTraining
+    from vq_core.training.phases import train
+
+    config, seconds = load_config("full", settings), dict[str, float]()
+    prepare_images(config)
+    for owner, name in ((callbacks.Checkpoints, "_save"), (callbacks.Pictures, "on_train_batch_end")):
+        clocked(owner, name, seconds)
+    clocked(AutoencoderTraining, "validation_step", seconds)
+    train("phase1", config)
+    full = load_config("full").train
+    seconds["validation"] = seconds.pop("validation_step") * full.val_images / full.batch_size
+    every = {"_save": full.save_every, "on_train_batch_end": full.image_every, "validation": full.val_every}
+    step = full.batch_size / images_per_second
+    shares = {f"share of {name}": seconds[name] / (step * every[name]) for name in every}
+    return {name: round(value, 4) for name, value in (seconds | shares).items()}
+
+
 def steps(out: Path, tenth: bool) -> dict[str, Any]:
     """Images a second and peak memory of each kind of training step, eager (seed 1) and compiled (seed 0)."""
     import torch
@@ -50,7 +103,8 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
     from vq_core.data.images import prepare_images
     from vq_core.training.phases import train
 
-    figures: dict[str, Any] = {}
+    stand_in_weights(out)
+    figures: dict[str, Any] = {"torch": torch.__version__}
     alone = [
         "quantizer.init=kaiming",
         "phase2.start_from=scratch",
@@ -70,9 +124,9 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
             "full", [*alone, *(TINY if tenth else []), f"seed={int(not compiled)}", f"train.compile={asked}"]
         )
         prepare_images(config)
-        for phase, count in (("phase1", 150), ("phase2", 150), ("prior", 200)):
+        for phase, count in (("phase1", 120), ("phase2", 120), ("prior", 200), ("masked", 200)):
             group = config.model_dump(mode="json")
-            group[phase]["steps"] = 20 if tenth else count
+            group["prior" if phase == "masked" else phase]["steps"] = 20 if tenth else count
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
@@ -82,12 +136,25 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
             figures[f"{name}_images_per_second"] = round(statistics.median(speeds[len(speeds) // 2 :]), 1)
             if torch.cuda.is_available():
                 figures[f"{name}_reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
-            if phase == "phase2":
-                config = type(config).model_validate(group)  # the prior follows this run
+            if phase in ("phase2", "prior"):
+                config = type(config).model_validate(group)  # the priors follow this run
+            print(
+                {key: figures[key] for key in figures if key.startswith(name)},
+                round(run.result()["seconds"]),
+                flush=True,
+            )
+    often = [
+        "seed=2",
+        "phase1.steps=30",
+        f"train.val_images={4 if tenth else 192}",
+        *(f"train.{name}_every=15" for name in ("val", "save", "image")),
+    ]
+    figures |= accompaniment([*alone, *(TINY if tenth else []), *often], figures["phase1_compiled_images_per_second"])
+    prior_run = next(iter(sorted(Path(os.environ["VQ_DATA"]).glob("runs/prior-*")))).name
     script = (
         "import time, vq_core, torch; from vq_core.generation.sampling import sample_codes;"
         "device = 'cuda' if torch.cuda.is_available() else 'cpu';"
-        f"prior = vq_core.load_prior({run.name!r}).to(device); started = time.monotonic();"
+        f"prior = vq_core.load_prior({prior_run!r}).to(device); started = time.monotonic();"
         "sample_codes(prior, 64, progress=False).cpu(); print(time.monotonic() - started)"
     )
     drawn = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vq_core.models import Decoder, Encoder, blocks
 from vq_core.models.blocks import ResBlock, SelfAttention, Upsample, make_norm
 
 
@@ -43,6 +44,33 @@ def test_attention_by_hand() -> None:
 def test_groups_have_at_least_eight_channels(channels: int, groups: int) -> None:
     norm = make_norm(channels, "group")
     assert isinstance(norm, nn.GroupNorm) and norm.num_groups == groups
+
+
+@pytest.mark.parametrize(
+    "network, shape", [(Encoder((32, 64), 1, 8), (2, 3, 16, 16)), (Decoder((64, 32), 1, 8), (2, 8, 4, 4))]
+)
+def test_what_is_compiled_for_a_gpu_computes_the_same_with_channels_last_throughout(
+    monkeypatch: pytest.MonkeyPatch, network: nn.Module, shape: tuple[int, ...]
+) -> None:
+    network = network.double().to(memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))  # no block is the identity
+    weights = list(network.parameters())
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # so that only mistakes make a difference
+    results, seen = [], list[bool]()
+    for compiled in (False, True):
+        monkeypatch.setattr(blocks, "compiled_for_gpu", lambda x, compiled=compiled: compiled)
+        y = network(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *weights])])
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(
+                    lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+                )
+    torch.testing.assert_close(*results)
+    assert seen and all(seen)
 
 
 def test_group_norm_keeps_bf16_and_computes_in_fp32() -> None:

@@ -64,7 +64,7 @@ def test_r1_is_the_squared_gradient_by_finite_differences() -> None:
 
 def test_lecam_pulls_towards_the_others_average() -> None:
     opponent = adversary(lecam=0.3)
-    opponent.move_anchors(torch.tensor(2.0), torch.tensor(-4.0))
+    opponent.move_anchors(torch.tensor(2.0), torch.tensor(-4.0), torch.tensor(True))
     torch.testing.assert_close(opponent.anchors, torch.tensor([0.02, -0.04]))
     opponent.anchors.copy_(torch.tensor([0.5, -0.7]))
     x, x_rec = pictures(0), pictures(1)

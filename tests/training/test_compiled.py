@@ -34,10 +34,10 @@ def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     parts: list[str] = []
     compile_module = nn.Module.compile
 
-    def fast(module: nn.Module, **options: Any) -> None:
+    def fast(module: nn.Module, dynamic: bool, **how: Any) -> None:
         parts.append(type(module).__name__)
         backend = "eager" if isinstance(module, CodeTransformer) else "aot_eager"  # which cannot trace its attention
-        compile_module(module, backend=backend, **options)
+        compile_module(module, backend=backend, dynamic=dynamic)
 
     monkeypatch.setattr(nn.Module, "compile", fast)
     return parts
@@ -92,7 +92,8 @@ def test_what_compile_means_on_each_machine(
     monkeypatch.setattr("vq_core.machine.pick_device", lambda config: torch.device("cuda"))
     for why, works in (("", True), ("Cannot find a working triton installation", False)):
         monkeypatch.setattr("vq_core.machine._fails_to_compile", lambda device, why=why: why)
-        assert compiles(settings()) == compiles(settings()) == works
+        assert compiles(settings()) == compiles(settings(), 1000) == works
+        assert not compiles(settings(), 999)  # compiling takes longer than so few steps
         assert not compiles(settings("train.compile=false"))
     assert (
         capsys.readouterr().out.count("training without torch.compile, which is slower: it does not work here (Can")

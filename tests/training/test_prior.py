@@ -76,7 +76,7 @@ def test_averaged_weights_validate_and_are_what_is_loaded() -> None:
     for step in range(3):
         for parameter in training.transformer.parameters():
             torch.nn.init.constant_(parameter, float(step))
-        training.after_update(step != 1, {})  # a skipped step counts for nothing
+        training.after_update(torch.tensor(step != 1), {})  # a skipped step counts for nothing
     expected = {name: torch.full_like(p, 0.5) for name, p in training.transformer.named_parameters()}  # (0·3 + 2) / 4
     loaded = weights_of({"model": training.state_dict()}, "transformer")
     codes = torch.zeros(2, 64, dtype=torch.long)

@@ -158,14 +158,26 @@ def spoil_gradient_of_the_discriminator(module: Any, batch: torch.Tensor) -> Non
     handle: Any = weight.register_hook(lambda g: (handle.remove(), torch.full_like(g, math.nan))[1])
 
 
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused optimisers, which skip a step by themselves, and steps that do not wait for the device."""
+    monkeypatch.setattr(AutoencoderTraining, "waits", False)
+    maker = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *p, **options: maker(*p, **options | {"fused": True}))
+
+
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize(
     "spoil", [spoil_batch(math.nan), spoil_batch(math.inf), spoil_gradient, spoil_gradient_of_the_discriminator]
 )
-def test_a_step_that_is_not_finite_is_skipped_and_counted(spoil: Any, norm: str) -> None:
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    monkeypatch: pytest.MonkeyPatch, spoil: Any, norm: str, waits: bool
+) -> None:
+    if not waits:
+        as_on_a_gpu(monkeypatch)
     callback = Spoil((3, 4, 7), spoil)
-    run = train("phase2", settings(*GAN, f"model.norm={norm}"), view(callback))
+    run = train("phase2", settings(*GAN, f"model.norm={norm}", f"train.log_every={1 if waits else 5}"), view(callback))
     state = load_checkpoint(run.last, ("phase2",))
     assert state["steps_done"] == 10 and state["skipped"] == 3 and state["bad_in_a_row"] == 0
     for step in (3, 4, 7):  # weights, codebook, LeCam's averages, Adam's moments and counts: nothing moved
@@ -178,8 +190,11 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(spoil: Any, norm: str)
 
 
 @pytest.mark.usefixtures("place")
-def test_too_many_in_a_row_stop_the_training(tmp_path: Path) -> None:
-    config = settings(*GAN, "train.bad_steps=3")
+@pytest.mark.parametrize("waits", [True, False])
+def test_too_many_in_a_row_stop_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: bool) -> None:
+    if not waits:
+        as_on_a_gpu(monkeypatch)
+    config = settings(*GAN, "train.bad_steps=3", f"train.log_every={1 if waits else 5}")
     with pytest.raises(FloatingPointError, match=r"not finite at step 8, 3 times in a row; last\.ckpt holds"):
         train("phase2", config, view(Spoil((3, 6, 7, 8), spoil_batch(math.nan))))
     run = the_run(tmp_path / "data", "phase2")

@@ -39,10 +39,10 @@ def augment(
     the same batches; of a single draw each process of `shard` (rank, number of processes) takes its part.
     """
     rank, world = shard
-    draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
-    spread = torch.tensor([config.brightness, config.contrast, config.saturation], device=x.device)
-    factors = 1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)
-    x = torch.where(draw[0] < config.flip, x.flip(-1), x)
+    draw = torch.rand(4, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world]
+    spread = torch.tensor([config.brightness, config.contrast, config.saturation])
+    factors = (1 + spread.view(3, 1, 1, 1, 1) * (2 * draw[1:] - 1)).to(x.device, non_blocking=True)
+    x = torch.where((draw[0] < config.flip).to(x.device, non_blocking=True), x.flip(-1), x)
     x = ((x + 1) / 2 * factors[0]).clamp(0, 1)
     x = (factors[1] * x + (1 - factors[1]) * rgb_to_grayscale(x).mean((1, 2, 3), keepdim=True)).clamp(0, 1)
     x = (factors[2] * x + (1 - factors[2]) * rgb_to_grayscale(x)).clamp(0, 1)

@@ -124,10 +124,13 @@ class CodesDataModule(RowsDataModule):
         super().__init__(config, position, "prior.batch_size", config.prior.batch_size, train, val)
         self.codes = codes.flatten(2)
 
+    def setup(self, stage: str) -> None:
+        self.codes = self.codes.to(self.trainer.strategy.root_device)
+
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Int64[Tensor, "b n"]:
         view, views = torch.zeros(len(batch), dtype=torch.long), len(self.codes)
         if self.trainer.training:
             rank, world = self.shard
             draw = torch.rand(len(batch) * world, generator=self.position.generator(Purpose.AUGMENT))[rank::world]
             view = (draw < self.config.data.flip).long() if views == 2 else (draw * views).long()
-        return self.codes[view, batch.cpu()].long().to(batch.device)
+        return self.codes[view.to(batch.device, non_blocking=True), batch].long()

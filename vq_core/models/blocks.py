@@ -19,8 +19,29 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        if compiled_for_gpu(x):
+            return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         with torch.autocast(x.device.type, enabled=False):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def compiled_for_gpu(x: Tensor) -> bool:
+    """Whether this is being compiled for a GPU, where images have their channels last in memory."""
+    return x.is_cuda and torch.compiler.is_compiling()
+
+
+def group_norm(x: Float[Tensor, "b c h w"], groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`F.group_norm` for the compiler, whose own version copies x to channels first, and the next convolution back."""
+    moments = torch.var_mean(x.float().unflatten(1, (groups, -1)), dim=(2, 3, 4), correction=0)
+    var, mean = (m.unsqueeze(2).expand(-1, -1, x.shape[1] // groups).flatten(1) for m in moments)  # of each channel
+    scale = (var + eps).rsqrt() * weight
+    return (x.float() * scale[:, :, None, None] + (bias - mean * scale)[:, :, None, None]).to(x.dtype)
+
+
+def twice_as_large(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Nearest neighbour ×2 for the compiler, whose own version converts to fp32, and adds gradients up by atomics."""
+    rows = x.permute(0, 2, 3, 1).unsqueeze(2).unsqueeze(4).expand(-1, -1, 2, -1, 2, -1)  # [b, h, 2, w, 2, c]
+    return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def make_norm(channels: int, kind: Norm) -> nn.Module:
@@ -79,4 +100,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        if self.mode == "nearest" and compiled_for_gpu(x):
+            return self.conv(twice_as_large(x))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode=self.mode))

@@ -105,7 +105,7 @@ class VectorQuantizerEMA(nn.Module):
             vectors = z.permute(0, 2, 3, 1).reshape(-1, self.code_dim)
             indices = nearest_codes(vectors.detach(), self.codebook.detach())
             if self.training:
-                self.pending_counts += torch.bincount(indices, minlength=self.num_codes)
+                self.pending_counts.index_add_(0, indices, torch.ones_like(indices, dtype=torch.float))
                 if not self.by_gradient:
                     self.pending_sums.index_add_(0, indices, vectors.detach())
             codes = F.embedding(indices, self.codebook)
@@ -122,20 +122,24 @@ class VectorQuantizerEMA(nn.Module):
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def step(self) -> Float[Tensor, "k"]:
-        """Update the averages, and so the codebook; returns each code's uses since the last call, over all ranks."""
+    def step(self, made: Bool[Tensor, ""] | bool = True) -> Float[Tensor, "k"]:
+        """Update the averages, and so the codebook; returns each code's uses since the last call, over all ranks.
+
+        If the step was not `made`, nothing changes and all uses are 0; a tensor, because the device is not waited for.
+        """
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.pending_counts)
             dist.all_reduce(self.pending_sums)
-        counts = self.pending_counts.clone()
-        self.ema_counts.lerp_(self.pending_counts, 1 - self.decay)
+        made = torch.as_tensor(made, device=self.codebook.device)
+        counts = torch.where(made, self.pending_counts, 0)
+        self.ema_counts.lerp_(torch.where(made, self.pending_counts, self.ema_counts), 1 - self.decay)
         if not self.by_gradient:
-            self.ema_sums.lerp_(self.pending_sums, 1 - self.decay)
+            self.ema_sums.lerp_(torch.where(made, self.pending_sums, self.ema_sums), 1 - self.decay)
             total = self.ema_counts.sum()
             smoothed = (self.ema_counts + self.eps) / (total + self.num_codes * self.eps) * total
             # A code unused for so long that ε outweighs its count would drift to the origin: it stays instead.
             used = (self.ema_counts > 1e-3).unsqueeze(1)
-            self.codebook.copy_(torch.where(used, self.ema_sums / smoothed.unsqueeze(1), self.codebook))
+            self.codebook.copy_(torch.where(made & used, self.ema_sums / smoothed.unsqueeze(1), self.codebook))
         self.forget()
         return counts
 

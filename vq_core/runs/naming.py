@@ -15,15 +15,8 @@ from vq_core.runs.folders import PRIORS, Phase, Run
 
 # Settings that do not affect what a run computes, under the keys of 6d1eaf3.
 _CLEANING = {"source", "avatars", "min_side", "max_pixels", "near_duplicate_bits", "val_share"}  # in the fingerprint
-_HABITS = {
-    "compile",
-    "device",
-    "devices",
-    "num_nodes",
-    "accumulate",
-    "bad_steps",
-    "wandb",
-}  # how it is computed and logged
+# How it is computed and logged:
+_HABITS = {"compile", "device", "devices", "num_nodes", "accumulate", "bad_steps", "wandb"}
 _HABITS |= {"log_every", "image_every", "save_every", "checkpoint_every"}
 _GAN = {"gan", "gan_kind", "gan_start", "gan_ramp", "gan_adaptive"}
 _NONE: set[str] = set()  # also unequal to every setting's value

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vq_core.data.batches import Position, Purpose
@@ -62,9 +62,10 @@ class Adversary(nn.Module):
         return terms | {"disc_total": loss, "disc_real": real.mean(), "disc_fake": fake.mean()}
 
     @torch.no_grad()
-    def move_anchors(self, real: Scalar, fake: Scalar) -> None:
-        """Update LeCam's moving averages with the mean logits of one step."""
-        self.anchors.lerp_(total(torch.stack([real, fake]).float()) / world_size(), 1 - _ANCHOR_DECAY)
+    def move_anchors(self, real: Scalar, fake: Scalar, updated: Bool[Tensor, ""]) -> None:
+        """Update LeCam's moving averages with the mean logits of one step, unless it was skipped."""
+        now = total(torch.stack([real, fake]).float()) / world_size()
+        self.anchors.lerp_(torch.where(updated, now, self.anchors), 1 - _ANCHOR_DECAY)
 
     def _augmented(self, x: Images, purpose: Purpose, shard: tuple[int, int]) -> Images:
         return diff_augment(x, self.position.generator(purpose), shard) if self.config.augment else x
@@ -99,7 +100,7 @@ def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] =
     Zhao et al., arXiv:2006.10738. Each process draws the random numbers of the whole batch, to use those of its images.
     """
     (rank, world), size = shard, x.shape[-1]
-    draw = torch.rand(7, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device)
+    draw = torch.rand(7, len(x) * world, 1, 1, 1, generator=generator)[:, rank::world].to(x.device, non_blocking=True)
     x = x + (draw[0] - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * 2 * draw[1]

@@ -1,7 +1,7 @@
 """Training of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
 
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,9 @@ class AutoencoderTraining(StepModule):
         self.usage: Tensor = nn.Buffer(torch.zeros(config.model.num_codes))  # of each code since the last picture
         self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
         self._worst: list[tuple[Tensor, Tensor]] = []
+
+    # Channels last, which the compiler leaves to networks without layers that halve the channels, such as the last.
+    compile_how: ClassVar = {"options": {"force_layout_optimization": True}}
 
     def compiled_parts(self) -> list[nn.Module]:
         loss, disc = self.config.loss, self.config.discriminator
@@ -105,7 +108,7 @@ class AutoencoderTraining(StepModule):
 
     def gan_factor(self, other: Tensor, gan: Tensor) -> Tensor:
         """λ_gan, times the adaptive factor if `loss.gan_adaptive` asks for it."""
-        weight, cap = torch.tensor(self.gan_weight, device=self.device), self.config.loss.gan_adaptive
+        weight, cap = torch.full((), self.gan_weight, device=self.device), self.config.loss.gan_adaptive
         if not cap:
             return weight
         scale = self.scaler.get_scale() if self.scaler is not None else 1.0
@@ -138,18 +141,19 @@ class AutoencoderTraining(StepModule):
         parameters = list(self.adversary.parameters())
         return {"": main, "_discriminator": maker(parameters, disc.lr, betas=disc.betas, weight_decay=0.0, **fused)}
 
-    def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
+    def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
         """Move the codebook with the weights; after a skipped step, put BatchNorm's statistics back."""
         quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # including the current step
-        if self.vqvae.quantize and updated:
-            self.usage += quantizer.step()
-            self._reset_dead_codes()
-        quantizer.forget()
+        if self.vqvae.quantize:
+            self.usage += quantizer.step(updated)
+            if self._worst and bool(updated):
+                self._reset_dead_codes()
         self._worst = []
-        if not updated:
-            self.load_state_dict(self._batch_norms, strict=False)
-        if self.adversary is not None and updated and self.gan_weight > 0:
-            self.adversary.move_anchors(means["disc_real"], means["disc_fake"])
+        for name, before in self._batch_norms.items():
+            now = self.get_buffer(name)
+            now.copy_(torch.where(updated, now, before))
+        if self.adversary is not None and self.gan_weight > 0:
+            self.adversary.move_anchors(means["disc_real"], means["disc_fake"], updated)
         if steps_done % self.config.train.image_every == 0 or steps_done == self.position.total_steps:
             self.finished_usage = self.usage.clone()
             self.usage.zero_()
@@ -170,8 +174,6 @@ class AutoencoderTraining(StepModule):
 
     def _reset_dead_codes(self) -> None:
         """Move dead codes to the latents of the worst-reconstructed patches, identically on every rank."""
-        if not self._worst:
-            return
         vectors, errors = (together(torch.cat(parts)) for parts in zip(*self._worst, strict=True))
         dead = self.vqvae.quantizer.dead_codes(self.config.quantizer.reset_below).nonzero().flatten()[: len(vectors)]
         # A random choice from four times as many bad patches: the very worst are often similar neighbours.

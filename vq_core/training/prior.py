@@ -1,7 +1,7 @@
 """Phase 3: training of the transformer prior, causal or in any order."""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from vq_core.data.batches import Position, Purpose
 from vq_core.errors import ConfigError
 from vq_core.models.transformer import halton_order
 from vq_core.runs.loading import make_prior
+from vq_core.training.muon import Muon
 from vq_core.training.ranks import total
 from vq_core.training.steps import StepModule
 
@@ -47,11 +48,14 @@ class PriorTraining(StepModule):
         network = self.transformer if self.training or self.averaged is None else self.averaged
         return network(codes, *order)
 
+    compile_how: ClassVar = {"mode": "reduce-overhead"}  # CUDA graphs: a step is many small kernels
+
     def compiled_parts(self) -> list[nn.Module]:
         return [self.transformer]
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
+        torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned is needed no more
         orders = self.orders(len(codes) * self.trainer.world_size, self.position.generator(Purpose.MASKS))
         bits = self.bits_per_token(codes, orders).mean()
         self.add_gradient(bits * math.log(2))
@@ -66,9 +70,14 @@ class PriorTraining(StepModule):
         nats = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
         return nats.mean(1) / math.log(2)
 
-    def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
+    @property
+    def waits(self) -> bool:
+        """True: of its optimisers Muon cannot skip a step by itself."""
+        return True
+
+    def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
         """Move the averages."""
-        if self.averaged is not None and updated:
+        if self.averaged is not None and bool(updated):
             self.averaged.update_parameters(self.transformer)
 
     def orders(self, count: int, generator: torch.Generator) -> Sequences | None:
@@ -76,7 +85,7 @@ class PriorTraining(StepModule):
         if self.phase == "prior":
             return None
         rank, world = self.shard
-        return random_orders(count, self.transformer.grid, generator)[rank::world].to(self.device)
+        return random_orders(count, self.transformer.grid, generator)[rank::world].to(self.device, non_blocking=True)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
@@ -89,7 +98,7 @@ class PriorTraining(StepModule):
         ]
         return {
             "": torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda"),
-            "_muon": torch.optim.Muon(inside, prior.muon_lr, weight_decay=0.1),
+            "_muon": Muon(inside, prior.muon_lr, weight_decay=0.1),
         }
 
     def on_validation_epoch_start(self) -> None:

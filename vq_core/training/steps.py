@@ -7,7 +7,7 @@ a run resumes from our own state, with a new `fit` over the batches that remain.
 
 import math
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -58,9 +58,12 @@ class StepModule(L.LightningModule):
         self.skipped = self.bad_in_a_row = 0  # steps without an update because something was not finite
         self._step_sums: dict[str, Tensor] = {}  # of each loss term over the batches of this step
         self._steps: dict[str, list[Tensor]] = {}  # mean of each term in every step since the last log
+        self._unsettled: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # step, whether it was made, means of terms
         self._clock = (0, time.monotonic())
         self._plateaus: list[ReduceLROnPlateau] = []
         self._pending: dict[str, Any] | None = None
+
+    compile_how: ClassVar[dict[str, Any]] = {}  # further arguments of torch.compile
 
     def compiled_parts(self) -> list[nn.Module]:
         """The networks to compile, if `train.compile` asks for it."""
@@ -79,13 +82,20 @@ class StepModule(L.LightningModule):
         self._set_learning_rates()
         updated, means = self._update()
         self.after_update(updated, means)
-        self._count_bad_steps(updated)
+        self._unsettled.append((self.steps_done + 1, updated, means))
+        if self.waits:
+            self.settle()
         self._step_sums = {}
         self.position.steps_done += 1
         if self.steps_done % self.config.train.log_every == 0 or self.steps_done == self.position.total_steps:
             self._log_train(images)
 
-    def _update(self) -> tuple[bool, dict[str, Tensor]]:
+    @property
+    def waits(self) -> bool:
+        """Whether the device is waited for in every step, as is needed where an optimiser cannot skip one by itself."""
+        return self.device.type == "cpu" or self.scaler is not None
+
+    def _update(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Clip and step all active optimisers if all is finite; returns whether it is, and the means of the terms."""
         scaler, optimizers, accumulate = self.scaler, self.active_optimizers(), self.position.accumulate
         for optimizer in optimizers.values() if scaler is not None else ():
@@ -96,17 +106,18 @@ class StepModule(L.LightningModule):
             self._step_sums[f"grad_norm{name}"] = norm * accumulate  # the sums are of `accumulate` batches
         sums = torch.stack([value.float() for value in self._step_sums.values()])
         # Gradients are the same on every rank but losses are not, and all ranks must make the same decision.
-        finite = float(total((~sums.isfinite()).float().sum())) == 0
+        bad = total((~sums.isfinite()).float().sum())
         for optimizer in optimizers.values():
-            if finite:
+            if not self.waits:
+                # With this a fused optimiser skips the step.
+                optimizer.optimizer.found_inf = bad.clamp(max=1)  # type: ignore[attr-defined]
+                optimizer.step()
+            elif not bool(bad):
                 optimizer.step() if scaler is None else scaler.step(optimizer.optimizer)
             optimizer.zero_grad(set_to_none=True)
         if scaler is not None:  # once per step, after every optimiser
             scaler.update()
-        means = {name: value / accumulate for name, value in zip(self._step_sums, sums, strict=True)}
-        for name, value in means.items() if finite else ():
-            self._steps.setdefault(name, []).append(value)
-        return finite, means
+        return bad == 0, {name: value / accumulate for name, value in zip(self._step_sums, sums, strict=True)}
 
     def active_optimizers(self) -> dict[str, LightningOptimizer]:
         """The optimisers that this step updates, by name."""
@@ -114,22 +125,27 @@ class StepModule(L.LightningModule):
         listed = optimizers if isinstance(optimizers, list) else [optimizers]
         return dict(zip(self.optimizer_names, listed, strict=True))
 
-    def after_update(self, updated: bool, means: dict[str, Tensor]) -> None:
-        """Called after every update, made or skipped, with the step's mean loss terms."""
+    def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
+        """Called after every update, made or (`updated` is false) skipped, with the step's mean loss terms."""
 
-    def _count_bad_steps(self, updated: bool) -> None:
-        if updated:
-            self.bad_in_a_row = 0
-            return
-        if self.scaler is not None and self.scaler.get_scale() > 1:
-            return  # in fp16 an overflowing gradient is normal: the scaler lowers its scale until the gradient fits
-        self.skipped += 1
-        self.bad_in_a_row += 1
-        self.record({"train/skipped": float(self.skipped)}, step=self.steps_done + 1)
-        if self.bad_in_a_row >= self.config.train.bad_steps:
-            bad = [name for name, value in self._step_sums.items() if not bool(value.isfinite())]
-            step, times = self.steps_done + 1, f"{self.bad_in_a_row} times in a row"
-            raise NotFiniteError(f"{', '.join(bad) or 'a loss'} is not finite at step {step}, {times}; {_ADVICE}")
+    def settle(self) -> None:
+        """Count the steps that were skipped since the last call. Raises `NotFiniteError` after too many in a row."""
+        unsettled, self._unsettled = self._unsettled, []
+        made = torch.stack([updated for _, updated, _ in unsettled]).tolist() if unsettled else []
+        for (step, _, means), updated in zip(unsettled, made, strict=True):
+            if updated:
+                self.bad_in_a_row = 0
+                for name, value in means.items():
+                    self._steps.setdefault(name, []).append(value)
+            elif self.scaler is None or self.scaler.get_scale() <= 1:
+                # In fp16 an overflowing gradient is normal: the scaler lowers its scale until the gradient fits.
+                self.skipped += 1
+                self.bad_in_a_row += 1
+                self.record({"train/skipped": float(self.skipped)}, step=step)
+                if self.bad_in_a_row >= self.config.train.bad_steps:
+                    bad = ", ".join(name for name, value in means.items() if not bool(value.isfinite())) or "a loss"
+                    times = f"{self.bad_in_a_row} times in a row"
+                    raise NotFiniteError(f"{bad} is not finite at step {step}, {times}; {_ADVICE}")
 
     @property
     def steps_done(self) -> int:
@@ -180,6 +196,7 @@ class StepModule(L.LightningModule):
             logger.log_metrics(metrics, step=self.steps_done if step is None else step)
 
     def _log_train(self, images: int) -> None:
+        self.settle()
         # Each term over the steps that had it: the GAN's may have started in between.
         mean = [torch.stack(values).mean() for values in self._steps.values()]
         shared = total(torch.stack(mean) if mean else torch.zeros(0, device=self.device)) / world_size()
@@ -210,6 +227,7 @@ class StepModule(L.LightningModule):
 
     def training_state(self) -> dict[str, Any]:
         """All that a later `fit` needs to continue from here. Raises `NotFiniteError` if a weight is not finite."""
+        self.settle()
         model = self.state_dict()
         if bad := [name for name, value in model.items() if not bool(value.isfinite().all())]:
             raise NotFiniteError(f"{bad[0]} is not finite at step {self.steps_done}; {_ADVICE}")
@@ -247,12 +265,13 @@ class StepModule(L.LightningModule):
         for each in self.trainer.optimizers if optim.schedule == "plateau" else ():
             lowest = optim.lr_end / self.peak_lr * each.param_groups[0]["lr"]  # all fall to the same fraction
             self._plateaus.append(ReduceLROnPlateau(each, factor=0.5, patience=optim.plateau_patience, min_lr=lowest))
-        if compiles(self.config):
+        if compiles(self.config, self.position.total_steps):
             tqdm.write("compiling the networks for this machine: the first step takes a minute or so")
             for part in self.compiled_parts():
                 if self.device.type == "cuda":  # the layout of its convolutions; it gains nothing without compiling
                     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                part.compile(dynamic=False)  # for training steps alone: other sizes of batches run as they are
+                # For training steps alone: other sizes of batches run as they are.
+                part.compile(dynamic=False, **self.compile_how)
         state, self._pending = self._pending, None
         if state is None:
             if self.global_rank:  # so that dropout differs between ranks

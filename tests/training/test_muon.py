@@ -1,0 +1,40 @@
+"""Muon in batches against torch's, which takes one matrix after another."""
+
+import pytest
+import torch
+from torch import nn
+
+from vq_core.training.muon import Muon
+
+SHAPES = [(12, 4), (4, 4), (16, 4), (4, 16), (4, 4), (12, 4), (16, 4), (4, 16)]
+
+
+def trained(kind: type[torch.optim.Muon], without: int | None, steps: int = 6) -> tuple[list[nn.Parameter], dict]:
+    draw = torch.Generator().manual_seed(0)
+    matrices = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in SHAPES]
+    optimizer = kind(matrices, 0.05, weight_decay=0.1)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.05 / (step + 1)
+        for number, matrix in enumerate(matrices):
+            gradient = torch.randn(matrix.shape, generator=draw)
+            matrix.grad = None if number == without else gradient
+        optimizer.step()
+    return matrices, optimizer.state_dict()
+
+
+@pytest.mark.parametrize("without", [None, 2])
+def test_it_moves_every_matrix_as_torchs_does(without: int | None) -> None:
+    (ours, state), (theirs, reference) = trained(Muon, without), trained(torch.optim.Muon, without)
+    for number, (matrix, other) in enumerate(zip(ours, theirs, strict=True)):
+        torch.testing.assert_close(matrix, other, rtol=1e-3, atol=1e-3)  # bf16 inside
+        if number != without:
+            torch.testing.assert_close(*(s["state"][number]["momentum_buffer"] for s in (state, reference)))
+    assert state["param_groups"] == reference["param_groups"]
+
+
+def test_each_goes_on_from_the_others_state() -> None:
+    _, state = trained(torch.optim.Muon, None)
+    optimizer = Muon([nn.Parameter(torch.zeros(shape)) for shape in SHAPES], 0.05, weight_decay=0.1)
+    optimizer.load_state_dict(state)
+    torch.optim.Muon(optimizer.param_groups[0]["params"], 0.05).load_state_dict(optimizer.state_dict())
+    assert {tuple(s["momentum_buffer"].shape) for s in optimizer.state_dict()["state"].values()} == set(SHAPES)
