@@ -51,7 +51,7 @@ def precision_of(config: Config) -> Any:
 
 
 def compiles(config: Config, steps: int = 10**9) -> bool:
-    """Whether so long a training is compiled here; "auto": on a GPU, if it pays and works. `ConfigError`: true fails."""
+    """Whether so long a training is compiled here; "auto": on a GPU where it pays. `ConfigError` if it cannot be."""
     asked, device = config.train.compile, pick_device(config).type
     if not asked or (asked == "auto" and (device == "cpu" or steps < 1000)):  # which take less time than compiling
         return False

@@ -6,7 +6,7 @@ from torch import nn
 
 from vq_core.training.muon import Muon
 
-SHAPES = [(12, 4), (4, 4), (16, 4), (4, 16), (4, 4), (12, 4), (16, 4), (4, 16)]
+SHAPES = [(12, 4), (4, 4), (16, 4), (4, 16), (4, 4), (12, 4), (16, 4), (4, 16), (8, 8)]  # one shape once
 
 
 def trained(kind: type[torch.optim.Muon], without: int | None, steps: int = 6) -> tuple[list[nn.Parameter], dict]:
@@ -22,7 +22,7 @@ def trained(kind: type[torch.optim.Muon], without: int | None, steps: int = 6) -
     return matrices, optimizer.state_dict()
 
 
-@pytest.mark.parametrize("without", [None, 2])
+@pytest.mark.parametrize("without", [None, 2, 8])
 def test_it_moves_every_matrix_as_torchs_does(without: int | None) -> None:
     (ours, state), (theirs, reference) = trained(Muon, without), trained(torch.optim.Muon, without)
     for number, (matrix, other) in enumerate(zip(ours, theirs, strict=True)):

@@ -17,8 +17,8 @@ class Muon(torch.optim.Muon):
             loss = closure() if closure is not None else None
         for group in self.param_groups:
             alike = defaultdict[torch.Size, list[Tensor]](list)
-            for matrix in group["params"]:
-                alike[matrix.shape] += [matrix] if matrix.grad is not None else []
+            for matrix in (matrix for matrix in group["params"] if matrix.grad is not None):
+                alike[matrix.shape].append(matrix)
                 if not self.state[matrix]:
                     self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
             for shape, matrices in alike.items():
