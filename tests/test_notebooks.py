@@ -65,6 +65,20 @@ def test_was_run_to_its_end_without_errors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_code_that_is_shown_is_the_code_that_runs(path: Path) -> None:
+    """Outputs of `code_of`, which an edit of the function makes stale, occur in the package, but for indentation."""
+    files = (file.read_text(encoding="utf-8") for file in (FOLDER.parent / "vq_core").rglob("*.py"))
+    everything, shown = "\n".join(line.strip() for file in files for line in file.splitlines()), 0
+    for cell in code_cells(path):
+        for out in cell.outputs if "code_of(" in cell.source else ():
+            for block in "".join(out.data["text/markdown"]).split("```python\n")[1:]:
+                code = "\n".join(line.strip() for line in block.partition("\n```")[0].splitlines())
+                assert code in everything, code
+                shown += 1
+    assert shown or "code_of(" not in path.with_suffix(".py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_checked_cells_have_outputs(path: Path) -> None:
     """nbval silently skips a checked cell that was never run."""
     checked = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
