@@ -3,16 +3,17 @@
     python tests/benchmarks/gpu.py --part steps|quick|full --out FOLDER
     python tests/benchmarks/gpu.py --part prior --images FOLDER --against FOLDER --out FOLDER
 
-`steps`: speed and memory of a training step of Phase 1, Phase 2 and the priors by the full profile, as they are and
+`steps`: speed and memory of a training step of Phase 1, Phase 2 and the prior by the full profile, as they are and
 compiled, what accompanies a training, and the seconds that 64 samples take in a fresh process. `quick`: the five
 trainings of the quick profile and its evaluation by command line, with times. `full`: two minutes of the full profile
 with shortened schedules; resumed halfway. `prior`: the demo's tokenizer on a folder of images, both priors by the full
 profile's settings, and as many samples of each as there are held-out images, compared with images that nothing was
 trained on.
 
-Each takes at most 4 minutes on an H100 (`prior` 7) and leaves `figures.json` and pictures in the folder; on avatars
-drawn by the built-in artist unless `--images` says otherwise. Where LPIPS-VGG's weights cannot be had, `steps` and
-`full` put random ones of their size in their place. `--tenth` tries the same on a CPU with tiny numbers.
+Each takes minutes, of which compiling one to two (on slow cores: `steps` about 6 in all), and leaves `figures.json` and
+pictures in the folder; on avatars drawn by the built-in artist unless `--images` says otherwise. Where LPIPS-VGG's
+weights cannot be had, `steps` and `full` put random ones of their size in their place. `--tenth` tries the same on a
+CPU with tiny numbers.
 """
 
 import argparse
@@ -124,9 +125,9 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
             "full", [*alone, *(TINY if tenth else []), f"seed={int(not compiled)}", f"train.compile={asked}"]
         )
         prepare_images(config)
-        for phase, count in (("phase1", 120), ("phase2", 120), ("prior", 200), ("masked", 200)):
+        for phase, count in (("phase1", 120), ("phase2", 120), ("prior", 200)):
             group = config.model_dump(mode="json")
-            group["prior" if phase == "masked" else phase]["steps"] = 20 if tenth else count
+            group[phase]["steps"] = 20 if tenth else count
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
@@ -136,8 +137,8 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
             figures[f"{name}_images_per_second"] = round(statistics.median(speeds[len(speeds) // 2 :]), 1)
             if torch.cuda.is_available():
                 figures[f"{name}_reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
-            if phase in ("phase2", "prior"):
-                config = type(config).model_validate(group)  # the priors follow this run
+            if phase == "phase2":
+                config = type(config).model_validate(group)  # the prior follows this run
             print(
                 {key: figures[key] for key in figures if key.startswith(name)},
                 round(run.result()["seconds"]),
@@ -192,6 +193,7 @@ def full(out: Path, tenth: bool) -> dict[str, Any]:
     from vq_core.errors import Stopped
     from vq_core.training.phases import train
 
+    stand_in_weights(out)
     n = 6 if tenth else 300
     short = [
         f"kmeans.steps={n}",
