@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disturbances import SignalDuringStep, differences
+from disturbances import Crash, CrashAfterStep, SignalDuringStep, differences
 from lightning.pytorch.callbacks import Callback
 from small_runs import FROM_SCRATCH, NO_AUGMENTATION, fresh_copy, settings, the_run, view
 
@@ -202,6 +202,17 @@ def test_too_many_in_a_row_stop_the_training(monkeypatch: pytest.MonkeyPatch, tm
     assert state["steps_done"] == 6 and state["bad_in_a_row"] == 1
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
     assert train("phase2", config) == run and run.result()["steps"] == 10  # it goes on where it was sound
+
+
+@pytest.mark.usefixtures("place")
+def test_what_was_begun_on_a_cpu_goes_on_with_fused_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        train("phase2", settings(*GAN), view(CrashAfterStep(6)))
+    as_on_a_gpu(monkeypatch)
+    run = train("phase2", settings(*GAN), view(Spoil((8,), spoil_batch(math.nan))))
+    state = load_checkpoint(run.last, ("phase2",))
+    assert state["steps_done"] == 10 and state["skipped"] == 1
+    assert all(group["fused"] for each in state["optimizers"] for group in each["param_groups"])
 
 
 @pytest.mark.usefixtures("place")

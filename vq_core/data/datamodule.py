@@ -125,7 +125,9 @@ class CodesDataModule(RowsDataModule):
         self.codes = codes.flatten(2)
 
     def setup(self, stage: str) -> None:
-        self.codes = self.codes.to(self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda" and self.codes.nbytes < 0.25 * torch.cuda.mem_get_info(device)[1]:
+            self.codes = self.codes.to(device)
 
     def on_after_batch_transfer(self, batch: Int64[Tensor, "b"], dataloader_idx: int) -> Int64[Tensor, "b n"]:
         view, views = torch.zeros(len(batch), dtype=torch.long), len(self.codes)
@@ -133,4 +135,5 @@ class CodesDataModule(RowsDataModule):
             rank, world = self.shard
             draw = torch.rand(len(batch) * world, generator=self.position.generator(Purpose.AUGMENT))[rank::world]
             view = (draw < self.config.data.flip).long() if views == 2 else (draw * views).long()
-        return self.codes[view.to(batch.device, non_blocking=True), batch].long()
+        there = self.codes.device
+        return self.codes[view.to(there, non_blocking=True), batch.to(there)].long().to(batch.device)

@@ -1,7 +1,7 @@
 """Training of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
 
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -46,9 +46,8 @@ class AutoencoderTraining(StepModule):
         self.usage: Tensor = nn.Buffer(torch.zeros(config.model.num_codes))  # of each code since the last picture
         self.finished_usage = torch.zeros(0)  # of each code between the last two pictures
         self._worst: list[tuple[Tensor, Tensor]] = []
-
-    # Channels last, which the compiler leaves to networks without layers that halve the channels, such as the last.
-    compile_how: ClassVar = {"options": {"force_layout_optimization": True}}
+        # Channels last, which the compiler leaves to networks without layers that halve the channels, such as the last.
+        self.compile_how = {"options": {"force_layout_optimization": True}}
 
     def compiled_parts(self) -> list[nn.Module]:
         loss, disc = self.config.loss, self.config.discriminator

@@ -1,7 +1,7 @@
 """Phase 3: training of the transformer prior, causal or in any order."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,20 +42,21 @@ class PriorTraining(StepModule):
         average = get_ema_multi_avg_fn(prior.ema)
         averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
         self.averaged = averaged
+        if config.train.processes == 1:  # CUDA graphs, as a step is many small kernels; not known to work with several
+            self.compile_how = {"mode": "reduce-overhead"}
 
     def forward(self, codes: Sequences, *order: Sequences) -> Float[Tensor, "b n k"]:
         """Logits of every code, given those that the transformer is allowed to see for it."""
         network = self.transformer if self.training or self.averaged is None else self.averaged
         return network(codes, *order)
 
-    compile_how: ClassVar = {"mode": "reduce-overhead"}  # CUDA graphs: a step is many small kernels
-
     def compiled_parts(self) -> list[nn.Module]:
         return [self.transformer]
 
     def training_step(self, codes: Sequences, batch_idx: int) -> None:
         """One batch of code sequences."""
-        torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned is needed no more
+        if self.device.type == "cuda":  # what the last step's graphs returned is needed no more
+            torch.compiler.cudagraph_mark_step_begin()
         orders = self.orders(len(codes) * self.trainer.world_size, self.position.generator(Purpose.MASKS))
         bits = self.bits_per_token(codes, orders).mean()
         self.add_gradient(bits * math.log(2))

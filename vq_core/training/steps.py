@@ -7,7 +7,7 @@ a run resumes from our own state, with a new `fit` over the batches that remain.
 
 import math
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -62,8 +62,7 @@ class StepModule(L.LightningModule):
         self._clock = (0, time.monotonic())
         self._plateaus: list[ReduceLROnPlateau] = []
         self._pending: dict[str, Any] | None = None
-
-    compile_how: ClassVar[dict[str, Any]] = {}  # further arguments of torch.compile
+        self.compile_how: dict[str, Any] = {}  # further arguments of torch.compile
 
     def compiled_parts(self) -> list[nn.Module]:
         """The networks to compile, if `train.compile` asks for it."""
@@ -270,14 +269,15 @@ class StepModule(L.LightningModule):
             for part in self.compiled_parts():
                 if self.device.type == "cuda":  # the layout of its convolutions; it gains nothing without compiling
                     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                # For training steps alone: other sizes of batches run as they are.
-                part.compile(dynamic=False, **self.compile_how)
+                part.compile(dynamic=False, **self.compile_how)  # for training; other sizes of batches run as they are
         state, self._pending = self._pending, None
         if state is None:
             if self.global_rank:  # so that dropout differs between ranks
                 torch.manual_seed(self.config.seed + self.global_rank)
             return
         for optimizer, saved in zip(self.trainer.optimizers, state["optimizers"], strict=True):
+            for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+                group.update({key: value for key, value in own.items() if key == "fused"})  # as suits this machine
             optimizer.load_state_dict(saved)
             for weight, kept in optimizer.state.items():  # moments in its memory layout, which fused ones rely on
                 kept.update({n: torch.empty_like(weight).copy_(v) for n, v in kept.items() if v.shape == weight.shape})
