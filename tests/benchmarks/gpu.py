@@ -50,10 +50,11 @@ def stand_in_weights(out: Path) -> None:
     import torch
     from torchvision.models import vgg16
 
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").exists():
+    name = "checkpoints/vgg16-397923af.pth"
+    if not Path(torch.hub.get_dir(), name).exists():
         torch.hub.set_dir(str(out / "hub"))
-        (out / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
-        torch.save(vgg16(init_weights=False).state_dict(), out / "hub" / "checkpoints" / "vgg16-397923af.pth")
+        (out / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vgg16(init_weights=False).state_dict(), out / "hub" / name)
 
 
 def clocked(owner: Any, name: str, seconds: dict[str, float]) -> None:
@@ -151,11 +152,10 @@ def steps(out: Path, tenth: bool) -> dict[str, Any]:
         *(f"train.{name}_every=15" for name in ("val", "save", "image")),
     ]
     figures |= accompaniment([*alone, *(TINY if tenth else []), *often], figures["phase1_compiled_images_per_second"])
-    prior_run = next(iter(sorted(Path(os.environ["VQ_DATA"]).glob("runs/prior-*")))).name
     script = (
         "import time, vq_core, torch; from vq_core.generation.sampling import sample_codes;"
         "device = 'cuda' if torch.cuda.is_available() else 'cpu';"
-        f"prior = vq_core.load_prior({prior_run!r}).to(device); started = time.monotonic();"
+        f"prior = vq_core.load_prior({run.name!r}).to(device); started = time.monotonic();"
         "sample_codes(prior, 64, progress=False).cpu(); print(time.monotonic() - started)"
     )
     drawn = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

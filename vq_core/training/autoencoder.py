@@ -143,6 +143,7 @@ class AutoencoderTraining(StepModule):
     def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
         """Move the codebook with the weights; after a skipped step, put BatchNorm's statistics back."""
         quantizer, steps_done = self.vqvae.quantizer, self.steps_done + 1  # including the current step
+        updated = updated.to(self.device)
         if self.vqvae.quantize:
             self.usage += quantizer.step(updated)
             if self._worst and bool(updated):

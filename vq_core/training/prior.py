@@ -39,9 +39,8 @@ class PriorTraining(StepModule):
         super().__init__(config, phase, position, prior.lr, prior.warmup_steps, "bits", prior.patience)
         self.transformer = make_prior(config, phase)
         # Moving averages of its weights: used for validation, and by all that loads a checkpoint.
-        average = get_ema_multi_avg_fn(prior.ema)
-        averaged = AveragedModel(self.transformer, multi_avg_fn=average).requires_grad_(False) if prior.ema else None
-        self.averaged = averaged
+        move = get_ema_multi_avg_fn(prior.ema)
+        self.averaged = AveragedModel(self.transformer, multi_avg_fn=move).requires_grad_(False) if prior.ema else None
         if config.train.processes == 1:  # CUDA graphs, as a step is many small kernels; not known to work with several
             self.compile_how = {"mode": "reduce-overhead"}
 

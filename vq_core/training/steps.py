@@ -106,9 +106,9 @@ class StepModule(L.LightningModule):
         sums = torch.stack([value.float() for value in self._step_sums.values()])
         # Gradients are the same on every rank but losses are not, and all ranks must make the same decision.
         bad = total((~sums.isfinite()).float().sum())
+        bad = bad.cpu() if self.waits else bad  # here, once, and not again with each question that follows
         for optimizer in optimizers.values():
-            if not self.waits:
-                # With this a fused optimiser skips the step.
+            if not self.waits:  # by this a fused optimiser skips the step
                 optimizer.optimizer.found_inf = bad.clamp(max=1)  # type: ignore[attr-defined]
                 optimizer.step()
             elif not bool(bad):
@@ -143,8 +143,8 @@ class StepModule(L.LightningModule):
                 self.record({"train/skipped": float(self.skipped)}, step=step)
                 if self.bad_in_a_row >= self.config.train.bad_steps:
                     bad = ", ".join(name for name, value in means.items() if not bool(value.isfinite())) or "a loss"
-                    times = f"{self.bad_in_a_row} times in a row"
-                    raise NotFiniteError(f"{bad} is not finite at step {step}, {times}; {_ADVICE}")
+                    when = f"at step {step}, {self.bad_in_a_row} times in a row"
+                    raise NotFiniteError(f"{bad} is not finite {when}; {_ADVICE}")
 
     @property
     def steps_done(self) -> int:
