@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import Callback
@@ -10,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from vq_core.config import Config, load_config
 from vq_core.runs.folders import History, Run
 from vq_core.training.callbacks import View
-from vq_core.training.steps import StepModule
 
 # 10 steps of 8 images cross two ends of an epoch (about 38 images) and two validations before the last;
 # the GAN starts within Phase 2; codes are reset; the prior has dropout.
@@ -72,7 +72,7 @@ def view(callback: Callback) -> Callable[[Run, History], View]:
     """What the trainings take as their view: here one that adds a callback which meddles or looks on."""
 
     class Meddling(View):
-        def started(self, training: StepModule) -> None:
-            training.trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            trainer.callbacks.append(callback)
 
     return Meddling

@@ -161,10 +161,8 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
-    found = [w for w in words if w.endswith("." + word.rsplit(".", 1)[-1])][:1]  # the right name in the wrong group
-    found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if not found:  # a misspelt name in the wrong group
-        last = {w.rsplit(".", 1)[-1]: w for w in words}
-        near = difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
-        found = [last[near[0]]] if near else []
+    group, _, name = word.rpartition(".")
+    names = {w.rpartition(".")[2]: w for w in sorted(words, key=lambda w: w.startswith(f"{group}."))}  # its own last
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    found = [names[near[0]]] if near else difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""

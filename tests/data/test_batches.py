@@ -64,12 +64,12 @@ def test_a_loader_hands_on_the_rows() -> None:
 def test_random_numbers_follow_the_batches_and_never_change() -> None:
     """The numbers of 6d1eaf3: with others every result would be another."""
     position = Position(seed=3, total_steps=10, val_every=4, accumulate=2, steps_done=5)
-    seeds = {purpose.name: position.seed_for(purpose) for purpose in Purpose}
+    seeds = {purpose.name: position.generator(purpose).initial_seed() for purpose in Purpose}
     first = (3 * 1_000_003 + 10) * 64
     assert seeds == {"AUGMENT": first, "DISCRIMINATOR_REAL": first + 1, "DISCRIMINATOR_FAKE": first + 2}
-    assert position.seed_for(Purpose.MASKS) == first + 1
+    assert position.generator(Purpose.MASKS).initial_seed() == first + 1
     assert not position.next_batch() and not position.between_steps
-    assert position.seed_for(Purpose.AUGMENT) == first + 64
+    assert position.generator(Purpose.AUGMENT).initial_seed() == first + 64
     assert position.next_batch() and position.between_steps
 
 

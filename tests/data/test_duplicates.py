@@ -87,3 +87,31 @@ def test_pictures_that_were_there_before_need_not_be_compared_again(packed: Pack
     found = duplicates.first_of_group(hashes, images, 16, early)
     assert (found != np.arange(len(images))).sum() > 10
     assert np.array_equal(found, duplicates.first_of_group(hashes, images, 16, early, apart=True))
+
+
+@pytest.mark.parametrize("side", [16, 62, 96])  # 62 is no whole number of the blocks that are looked at first
+def test_groups_are_those_of_comparing_all_pixels_of_all_pairs(side: int) -> None:
+    whole = [portrait(seed).resize((side, side)) for seed in range(30)]
+    changed = [ImageEnhance.Brightness(image).enhance(1 + 0.02 * seed) for seed, image in enumerate(whole)]
+    for seed, image in enumerate(changed[:15]):  # as many pixels of another colour as are exempt, and a few more
+        for place in range(seed):
+            image.putpixel((4 * place % side, 4 * (4 * place // side) % side), (255, 0, 255))
+    images = np.stack([np.asarray(image) for image in whole + changed])
+    hashes = np.array([duplicates.perceptual_hash(image) for image in images])
+    small = min(side, duplicates.THUMBNAIL)
+    thumbnails = [Image.fromarray(image).resize((small, small), Image.Resampling.BOX) for image in images]
+    pixels = [np.asarray(image, dtype=int) for image in thumbnails]
+    around = [np.pad(p, ((1, 1), (1, 1), (0, 0)), mode="edge") for p in pixels]
+    shifts = [[a[y : y + small, x : x + small] for y in range(3) for x in range(3)] for a in around]
+    high, low = ([part(each, axis=0) for each in shifts] for part in (np.max, np.min))
+    group = np.arange(len(images))
+    for i in range(len(images)):
+        for j in range(i + 1, len(images)):
+            if bin(int(hashes[i] ^ hashes[j])).count("1") <= 16:
+                excess = [pixels[i] - high[j], low[j] - pixels[i], pixels[j] - high[i], low[i] - pixels[j]]
+                beyond = np.maximum(np.max(excess, axis=0), 0).mean(-1)
+                if np.quantile(beyond, 0.995, method="lower") <= duplicates.TOLERANCE:
+                    group[group == max(group[i], group[j])] = min(group[i], group[j])
+    found = duplicates.first_of_group(hashes, images, 16, np.zeros(len(images), dtype=bool))
+    assert np.array_equal(found, group)
+    assert 2 < (group != np.arange(len(images))).sum() < 30

@@ -1,7 +1,7 @@
 """The code editor, driven from code as a browser would drive it."""
 
 import io
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def test_each_avatar_keeps_its_own_edits(editor: CodeEditor) -> None:
 
 def uploaded(name: str, content: bytes) -> tuple[dict[str, object]]:
     """What the browser hands over when a file was chosen."""
-    when = datetime.now(UTC)
+    when = datetime.now(timezone.utc)
     return ({"name": name, "type": "", "size": len(content), "last_modified": when, "content": memoryview(content)},)
 
 

@@ -43,11 +43,11 @@ def test_drawing_takes_no_more_than_its_share_of_the_time(
     view = monitor.LiveView(run, History(run))
     module = stand_in(0, 6000)
     began = clock.now
-    view.started(module)
+    view.on_train_start(None, module)
     for _ in range(6000):
         clock.now += 0.1
         module.steps_done += 1
-        view.stepped(module)
+        view.on_train_batch_end(None, module)
     assert len(drawn) >= 3
     assert view.spent == pytest.approx(len(drawn) * drawing) and view.spent / (clock.now - began) <= 0.016
     assert view.status(module).startswith("phase1 step 6000/6000")
@@ -94,11 +94,11 @@ def test_it_says_how_a_training_goes_and_how_it_ended(
     clock = Clock()
     monkeypatch.setattr(monitor, "time", clock)
     view, module = monitor.LiveView(run, History(run)), stand_in(20, 120)
-    view.started(module)
+    view.on_train_start(None, module)
     assert shown[-1].get_suptitle() == "phase1 step 20/120 · loss 0.1 · validation PSNR 21.5"
     clock.now += 10
     module.steps_done, batch = 40, module.config.train.batch_size
-    view.stepped(module)
+    view.on_train_batch_end(None, module)
     assert shown[-1].get_suptitle().endswith(f"{2 * batch:.3g} images/s · 40 s left")
     view.ended(module, "interrupted")
     assert shown[-1].get_suptitle().endswith("images/s · interrupted: run the cell again to resume")
@@ -112,7 +112,7 @@ def test_it_says_how_a_training_goes_and_how_it_ended(
 
 
 def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run, shown: list[Figure]) -> None:
-    monitor.LiveView(run, History(run)).started(stand_in(20, 120))
+    monitor.LiveView(run, History(run)).on_train_start(None, stand_in(20, 120))
     drawn = parts(shown[-1])
     lines = {line.get_label(): line.get_ydata() for line in drawn["terms of the loss"].get_lines()}
     assert lines.keys() == {"rec", "commit"} and lines["rec"] == pytest.approx([0.1, 0.05])
@@ -125,7 +125,7 @@ def test_a_resumed_run_shows_its_losses_codes_and_pictures_at_once(run: Run, sho
 def test_nothing_jumps_while_a_run_begins(tmp_path: Path, run: Run, shown: list[Figure]) -> None:
     fresh = Run(tmp_path / "phase1-smoke-fresh")
     for each in (fresh, run):
-        monitor.LiveView(each, History(each)).started(stand_in(0, 120))
+        monitor.LiveView(each, History(each)).on_train_start(None, stand_in(0, 120))
     empty, full = shown
     assert (empty.get_size_inches() == full.get_size_inches()).all()
     assert not empty.axes and len(full.axes) == 7

@@ -2,8 +2,10 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scipy.stats import ttest_ind
 
 from vq_core.runs.folders import Run, all_runs
 from vq_core.runs.records import markdown, table
@@ -52,3 +54,45 @@ def test_runs_on_other_images_are_told_apart() -> None:
 def test_the_table_is_markdown_with_gaps_where_a_row_has_nothing() -> None:
     lines = markdown([{"run": "a", "psnr": 21.23456}, {"run": "b", "bits": 4}]).splitlines()
     assert lines == ["| run | psnr | bits |", "|---|---|---|", "| a | 21.2 |  |", "| b |  | 4 |"]
+
+
+def _twin(run: Run, number: int, seed: int, metrics: dict[str, Any], **settings: str) -> None:
+    """A copy of a finished run, as if trained with another seed, and with other settings."""
+    twin = Run(shutil.copytree(run.folder, run.folder.with_name(f"{run.name}{number}")))
+    text = (twin.folder / "config.yaml").read_text()
+    for line in [f"seed: {seed}", *(f"  {key}: {value}" for key, value in settings.items())]:
+        key = line.partition(":")[0]
+        (old,) = [each for each in text.splitlines() if each.startswith(f"{key}:")]
+        text = text.replace(f"{old}\n", f"{line}\n", 1)
+    (twin.folder / "config.yaml").write_text(text)
+    twin.update_result(metrics)
+
+
+def test_runs_that_differ_in_their_seed_alone_share_a_row_and_settings_are_compared_over_seeds() -> None:
+    (run,) = (run for run in all_runs() if run.phase == "phase1")
+    figures: dict[str, list[float]] = {"psnr": [20.0, 20.4, 20.2], "ssim": [0.5, 0.6, 0.55], "codes_used": [1.0] * 3}
+    others: dict[str, list[float]] = {"psnr": [23.0, 23.3], "ssim": [0.56, 0.62], "codes_used": [1.0] * 2}
+    run.update_result({name: values[0] for name, values in figures.items()})
+    for seed in (1, 2):
+        _twin(run, seed, seed, {name: values[seed] for name, values in figures.items()})
+    assert table()[-1]["run"] == f"3 seeds of {run.name}"
+    for seed in (0, 1):
+        _twin(run, 3 + seed, seed, {name: values[seed] for name, values in others.items()}, res_blocks="7")
+    means, difference, theirs = table()[-3:]
+    assert means["psnr"] == "20.2 ± 0.12" and means["codes_used"] == "1 ± 0" and "fid_causal_ratio" not in means
+    assert theirs["run"] == f"2 seeds of {run.name}3" and theirs["psnr"] == "23.15 ± 0.15"
+    assert difference["run"] == f"seeds of {run.name}3 less those of {run.name}"
+    assert difference["codes_used"] == "+0 ± 0"
+    assert difference["psnr"] == "+2.95 ± 0.19"
+    assert difference["ssim"] == "+0.04 ± 0.042 (noise)"
+    for name in ("psnr", "ssim"):  # as SciPy's test on the values themselves says
+        noise = ttest_ind(figures[name], others[name], equal_var=False).pvalue > 0.05
+        assert difference[name].endswith(" (noise)") == noise
+    markdown(table())
+
+
+def test_figures_that_compare_with_other_images_are_not_averaged() -> None:
+    (run,) = (run for run in all_runs() if run.phase == "phase2")
+    run.update_result({"psnr": 20.0, "against": "faces"})
+    _twin(run, 1, 1, {"psnr": 21.0, "against": None})
+    assert not any("seeds" in row["run"] for row in table())

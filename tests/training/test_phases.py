@@ -71,7 +71,7 @@ def test_a_finished_run_is_loaded(story: Path, monkeypatch: pytest.MonkeyPatch) 
         def show_finished(self) -> None:
             shown.append(f"{self.run.name}, {len(self.history.rows)} rows")
 
-        def started(self, training: Any) -> None:
+        def on_train_start(self, trainer: Any, module: Any) -> None:
             raise AssertionError("trained again")
 
     names = [train(phase, settings(), Shows).name for phase in PHASES]

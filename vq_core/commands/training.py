@@ -171,8 +171,8 @@ def export(run: str, out: Path, priors: bool, licence: str, half: bool, onnx: bo
             raise RunError(f"{run}: name a run of Phase 1 or 2; its priors come along with --priors")
         config, pictures = finding.config_of(run), dict[str, Any]()
         model = loading.load_vqvae(named).to(pick_device(config))
-        its = [finding.run_for(phase, config) for phase in folders.PRIORS if priors and named.phase == "phase2"]
-        its = [prior for prior in its if prior.done]
+        kinds = folders.PRIORS if priors and named.phase == "phase2" else ()
+        its = [prior for kind in kinds if (prior := finding.run_for(kind, config)).done]
         if priors and not its:
             raise RunError(f"{run}: has no finished prior; train one (python -m vq_core train prior --run {run})")
         try:

@@ -61,14 +61,10 @@ class Position:
         stop = min(self.total_steps, (self.steps_done // self.val_every + 1) * self.val_every)
         return self.steps_done * self.accumulate, stop * self.accumulate
 
-    def seed_for(self, purpose: Purpose) -> int:
-        """The current batch's seed for a purpose, from the run's seed and the number of batches before."""
-        batches_done = self.steps_done * self.accumulate + self.batches
-        return (self.seed * 1_000_003 + batches_done) * 64 + purpose
-
     def generator(self, purpose: Purpose) -> torch.Generator:
-        """A generator with that seed, on the CPU, so that a GPU gets the same batches as the CPU."""
-        return torch.Generator().manual_seed(self.seed_for(purpose))
+        """The current batch's random numbers for a purpose; from the CPU, so that a GPU gets the same batches."""
+        batches_done = self.steps_done * self.accumulate + self.batches
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + batches_done) * 64 + purpose)
 
 
 class BatchOrder(Sampler[list[int]]):

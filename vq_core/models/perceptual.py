@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vq_core.errors import MissingWeights
 
 Images = Float[Tensor, "b 3 h w"]
-
 _TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 

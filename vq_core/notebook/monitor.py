@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,13 +52,13 @@ class LiveView(View):
         self.handle: DisplayHandle | None = None
         self.began = self.due = self.spent = 0.0
 
-    def started(self, training: StepModule) -> None:
-        self.began, self.first_step = time.monotonic(), training.steps_done
-        self._draw(training)
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.began, self.first_step = time.monotonic(), module.steps_done
+        self._draw(module)
 
-    def stepped(self, training: StepModule) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, *batch: Any) -> None:
         if time.monotonic() >= self.due:
-            self._draw(training)
+            self._draw(module)
 
     def ended(self, training: StepModule, how: str) -> None:
         minutes, times = _minutes(training.seconds), training.validations_since_best

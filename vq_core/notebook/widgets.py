@@ -25,9 +25,8 @@ _AS_IT_IS = w.Layout(align_self="flex-start", max_width="100%")  # otherwise a b
 class CellPicture(anywidget.AnyWidget):
     """A PNG with a grid of cells over part of it; `selected` holds the row-major numbers of the chosen cells.
 
-    The project's only custom widget, and its only JavaScript: a plain script next to this file, with no build step and
-    no extension to install. ipympl would send every mouse movement to the kernel and draw there; ipyevents reports
-    where a picture was clicked but cannot draw on it.
+    The project's only JavaScript: a plain script next to this file, with no build step and no extension to install.
+    ipympl would send every mouse movement to the kernel and draw there; ipyevents cannot draw on the picture.
     """
 
     _esm = Path(__file__).with_name("cell_picture.js")

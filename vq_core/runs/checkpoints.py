@@ -122,12 +122,9 @@ def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: st
 def rng_state() -> dict[str, Any]:
     """State of all global random number generators, as tensors and plain values."""
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global one
-    return {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # this process's device
-    }
+    numpy = [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached]
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # this process's device
+    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

@@ -144,23 +144,14 @@ class Pictures(L.Callback):
 class View(L.Callback):
     """Displays a run while it trains, or when it is loaded finished; this base class displays nothing.
 
-    `stepped` is called after each batch, `ended` with "done", "stopped early", "interrupted" or the name of an error,
-    `show_finished` when there is nothing left to train.
+    `ended` is called with "done", "stopped early", "interrupted" or an error's name, `show_finished` on a finished run.
     """
 
     def __init__(self, run: Run, history: History) -> None:
         self.run, self.history = run, history
 
-    def started(self, training: StepModule) -> None: ...
-    def stepped(self, training: StepModule) -> None: ...
     def ended(self, training: StepModule, how: str) -> None: ...
     def show_finished(self) -> None: ...
-
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.started(module)
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.stepped(module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         self.ended(module, "done" if module.steps_done >= module.position.total_steps else "stopped early")
@@ -180,12 +171,12 @@ class Bar(View):
         self.bar = tqdm(disable=True)  # until training starts
         self.said: set[str] = set()
 
-    def started(self, training: StepModule) -> None:
-        total, done = training.position.total_steps, training.steps_done
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        total, done = module.position.total_steps, module.steps_done
         self.bar = tqdm(total=total, initial=done, desc=self.run.phase, unit="step", dynamic_ncols=True)
 
-    def stepped(self, training: StepModule) -> None:
-        self.bar.update(training.steps_done - self.bar.n)
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *batch: Any) -> None:
+        self.bar.update(module.steps_done - self.bar.n)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if module.monitor != "latest":

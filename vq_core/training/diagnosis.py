@@ -8,6 +8,7 @@ from typing import Any
 from vq_core.config import Config
 from vq_core.runs.folders import PRIORS, Phase
 
+Rows = Sequence[dict[str, Any]]
 # Thresholds that separate healthy runs from runs made to go wrong on purpose (tests/training/test_diagnosis.py).
 FEW_CODES = 0.5  # T1: fraction of the codes that validation images use
 LOW_PERPLEXITY = 0.2  # T1: perplexity as a fraction of K
@@ -17,8 +18,6 @@ SKIPPED = 0.01  # T2: fraction of the steps since the GAN's start that were not 
 BLURRED = {"phase1": 0.4, "phase2": 0.7}  # T3: sharpness
 TURNED = 1.02  # T4: validation metric over its best, while the training metric keeps falling
 GAP = 1.2  # T4: validation metric over the training metric (on augmented images, so if anything the higher of the two)
-
-Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -135,17 +135,13 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     # Broadcasting buffers at every forward pass would wipe out the codebook usage that the other ranks have gathered.
     strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if shared else "auto"
     ours = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    none: dict[str, Any] = dict.fromkeys(ours, False)
+    how: dict[str, Any] = dict.fromkeys(ours, False) | {"max_epochs": -1, "num_sanity_val_steps": 0}
+    how |= {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "sync_batchnorm": shared and on_gpu}
     return L.Trainer(
-        **none,
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=devices,
+        **how,
         num_nodes=config.train.num_nodes,
         strategy=strategy,
-        sync_batchnorm=shared and on_gpu,
         precision=precision_of(config),
-        max_epochs=-1,
-        num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         callbacks=callbacks,
         logger=loggers,

@@ -169,24 +169,15 @@ def _finish(run: Run, module: StepModule, packed: PackedImages, parent: Run | No
         more = _cluster(run, packed, module.config) if run.phase == "kmeans" else {}
         if run.phase in PRIORS:
             more = {"parameters": sum(p.numel() for p in module.parameters() if p.requires_grad)}
-        run.update_result(
-            {
-                "phase": run.phase,
-                "profile": module.config.profile,
-                "data": packed.fingerprint,
-                "packed_images": len(packed.images),
-                "parent": parent and (parent.name if parent.folder.parent == run.folder.parent else str(parent.folder)),
-                **({"start_from": Path(source).name} if source else {}),
-                "steps": module.steps_done,
-                "best_step": best["steps_done"],
-                **({f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}),
-                **at_best,
-                "seconds": round(module.seconds, 1),
-                "findings": [str(finding) for finding in diagnose(run.phase, run.history(), module.config, ended=True)],
-                "precision": precision_of(module.config),
-                "device": torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu",
-                **more,
-            }
-        )
+        told: dict[str, Any] = {"phase": run.phase, "profile": module.config.profile, "data": packed.fingerprint}
+        home = parent and (parent.name if parent.folder.parent == run.folder.parent else str(parent.folder))
+        told |= {"packed_images": len(packed.images), "parent": home}
+        told |= {"start_from": Path(source).name} if source else {}
+        told |= {"steps": module.steps_done, "best_step": best["steps_done"]}
+        told |= {f"best_{module.monitor}": best["best"]} if module.monitor != "latest" else {}
+        findings = [str(finding) for finding in diagnose(run.phase, run.history(), module.config, ended=True)]
+        told |= at_best | {"seconds": round(module.seconds, 1), "findings": findings}
+        device = torch.cuda.get_device_name() if pick_device(module.config).type == "cuda" else "cpu"
+        run.update_result(told | {"precision": precision_of(module.config), "device": device} | more)
     barrier()  # from here on the run is finished for every process
     return run

@@ -30,6 +30,8 @@ class PriorTraining(StepModule):
     "masked": the same in the orders of `random_orders`. A bidirectional network raises `ConfigError`.
     """
 
+    waits = True  # as of its optimisers Muon cannot skip a step by itself
+
     def __init__(self, config: Config, phase: Literal["prior", "masked"]) -> None:
         if phase == "masked" and config.masked.network == "bidirectional":
             gone = "is no longer trained, only loaded; set masked.network=any_order"
@@ -69,11 +71,6 @@ class PriorTraining(StepModule):
             logits, codes = self(codes, orders), codes.gather(1, orders)
         nats = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="none").view(codes.shape)
         return nats.mean(1) / math.log(2)
-
-    @property
-    def waits(self) -> bool:
-        """True: of its optimisers Muon cannot skip a step by itself."""
-        return True
 
     def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
         """Move the averages."""

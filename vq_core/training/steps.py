@@ -230,19 +230,12 @@ class StepModule(L.LightningModule):
         model = self.state_dict()
         if bad := [name for name, value in model.items() if not bool(value.isfinite().all())]:
             raise NotFiniteError(f"{bad[0]} is not finite at step {self.steps_done}; {_ADVICE}")
-        return {
-            "format": FORMAT,
-            "phase": self.phase,
-            "config": self.config.model_dump(mode="json"),
-            "precision": self.trainer.precision,
-            "steps_done": self.steps_done,
-            **{name: getattr(self, name) for name in _PROGRESS},
-            "model": model,
-            "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
-            "plateaus": [plateau.state_dict() for plateau in self._plateaus],
-            "scaler": self.trainer.precision_plugin.state_dict(),
-            "rng": from_each(rng_state()),
-        }
+        made: dict[str, Any] = {"format": FORMAT, "phase": self.phase, "config": self.config.model_dump(mode="json")}
+        made |= {"precision": self.trainer.precision, "steps_done": self.steps_done}
+        made |= {name: getattr(self, name) for name in _PROGRESS} | {"model": model}
+        made["optimizers"] = [optimizer.state_dict() for optimizer in self.trainer.optimizers]
+        made["plateaus"] = [plateau.state_dict() for plateau in self._plateaus]
+        return made | {"scaler": self.trainer.precision_plugin.state_dict(), "rng": from_each(rng_state())}
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Restore a saved state; optimisers and random generators are restored when `fit` starts."""
