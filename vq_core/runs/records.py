@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from scipy.stats import sem, ttest_ind_from_stats
+from scipy.stats import sem, t
 
 from vq_core.config import Config
 from vq_core.errors import UserError
@@ -22,7 +22,7 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
 
     If the runs were trained on different images, each row also has the start of its images' fingerprint, because
     metrics on different images are not comparable. A run that cannot be read has a row that says why. Runs that differ
-    in their seed alone also share a row of means ± standard errors, and each two such rows have one of differences.
+    in their seed alone also share a row of means ± standard errors; with two seeds or more, settings are compared.
     """
     rows, damaged = list[dict[str, Any]](), list[dict[str, Any]]()
     read: dict[Run, tuple[Config, dict[str, Any]]] = {}
@@ -48,25 +48,25 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
 
 
 def _over_seeds(read: dict[Run, tuple[Config, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of means and of differences, which are noise unless Welch's t-test finds p ≤ 0.05."""
+    """The rows of means and of differences: by seed, as that also splits the images; noise: p > 0.05 (t-test)."""
     groups, rows = dict[Any, dict[int, dict[str, Any]]](), list[dict[str, Any]]()
     for run, (config, result) in read.items():
-        kind = (run.phase, result.get("against")), config.model_copy(update={"seed": 0}), result.get("packed_images")
+        kind = (run.phase, *map(result.get, ("against", "packed_images"))), config.model_copy(update={"seed": 0})
         groups.setdefault(kind, {})[config.seed] = result | {"run": run.name}
-    several = [(kind[0], [*group.values()]) for kind, group in groups.items() if len(group) > 1]
-    for (what, one), (other, two) in combinations_with_replacement(several, 2):
-        same, first, second = one is two, one[0]["run"], two[0]["run"]
-        a, b = (
-            np.array([[run.get(name) for name in OVER_SEEDS] for run in group], dtype=float) for group in (one, two)
-        )
-        error, value = (sem(a), a.mean(0)) if same else (np.hypot(sem(a), sem(b)), b.mean(0) - a.mean(0))
-        stats = (statistic for x in (a, b) for statistic in (x.mean(0), x.std(0, ddof=1), len(x)))
-        noise = ttest_ind_from_stats(*stats, equal_var=False).pvalue > 0.05
-        row = {"run": f"{len(one)} seeds of {first}" if same else f"seeds of {second} less those of {first}"}
-        for name, v, e, chance in zip(OVER_SEEDS, value, error, noise, strict=True):
-            told = f"{v:.4g} ± {e:.2g}" if same else f"{v:+.3g} ± {e:.2g}{' (noise)' if chance and e else ''}"
-            row |= {name: told} if np.isfinite(e) else {}
-        rows += [row] if what == other else []
+    for (one, a), (two, b) in combinations_with_replacement(groups.items(), 2):
+        seeds, same = sorted(a.keys() & b.keys()), a is b
+        if len(seeds) < 2 or one[0] != two[0]:
+            continue
+        values = [[[group[seed].get(name) for name in OVER_SEEDS] for seed in seeds] for group in (a, b)]
+        theirs, others = np.array(values, dtype=float)  # [seeds, figures]; NaN where a run has none
+        each, names = theirs if same else others - theirs, [group[seeds[0]]["run"] for group in (a, b)]
+        about = f"{len(seeds)} seeds of {names[0]}" if same else f"{names[1]} less {names[0]}, over {len(seeds)} seeds"
+        row: dict[str, Any] = {"run": about}
+        for name, mean, error in zip(OVER_SEEDS, each.mean(0), sem(each), strict=True):
+            noise = " (noise)" if error and abs(mean) < error * t.ppf(0.975, len(seeds) - 1) else ""
+            told = f"{mean:.4g} ± {error:.2g}" if same else f"{mean:+.3g} ± {error:.2g}{noise}"
+            row |= {name: told} if np.isfinite(error) else {}
+        rows.append(row)
     return rows
 
 
