@@ -162,7 +162,7 @@ def _one_line(error: ValidationError) -> str:
 
 def _nearest(word: str, words: Sequence[str]) -> str:
     group, _, name = word.rpartition(".")
-    names = {w.rpartition(".")[2]: w for w in sorted(words, key=lambda w: w.startswith(f"{group}."))}  # its own last
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    found = [names[near[0]]] if near else difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    own, every = ({w.rpartition(".")[2]: w for w in reversed(words) if w.startswith(g)} for g in (f"{group}.", ""))
+    found = [names[near] for names in (own, every) for near in difflib.get_close_matches(name, names, 1, cutoff=0.6)]
+    found = found or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""

@@ -20,7 +20,7 @@ THUMBNAIL = 64
 TOLERANCE = 25.0  # of 255
 _QUANTILE = 0.995
 BLOCK = 4_000_000  # pairs of hashes compared at once: 32 MB
-_PAIRS = 512  # pairs of thumbnails compared at once: 80 MB
+_PAIRS = 512  # pairs of thumbnails compared at once: 230 MB
 _BLOCK = 4  # pixels of a thumbnail, along a side, that are first compared as one
 
 
@@ -81,16 +81,14 @@ def hash_pairs(hashes: UInt64[np.ndarray, " n"], max_bits: int) -> Int[np.ndarra
 
 
 def _blocks(images: np.ndarray, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 side side 3"]:
-    """`_ranges` by blocks of pixels, as where their mean lies beyond tolerance, so does a pixel.
-
-    They tell most pairs apart: among many pictures hashes are near by chance, and ever more often.
-    """
-    means, side = list[np.ndarray](), min(THUMBNAIL, images.shape[1]) // _BLOCK
-    for some in np.array_split(rows, 1 + len(rows) // _PAIRS):
-        whole = _ranges(images, some)[:, :, : side * _BLOCK, : side * _BLOCK]
-        cells = whole.reshape(len(some), 3, side, _BLOCK, side, _BLOCK, 3)
-        means.append((cells.sum(3, dtype=np.uint16).sum(4) // _BLOCK**2).astype(np.uint8))
-    return np.concatenate(means)
+    """`_ranges` by blocks: where a mean lies beyond tolerance, so does a pixel. That rules out most pairs."""
+    side = min(THUMBNAIL, images.shape[1]) // _BLOCK
+    means = np.empty((len(rows), 3, side, side, 3), dtype=np.uint8)
+    for start in range(0, len(rows), _PAIRS):
+        whole = _ranges(images, rows[start : start + _PAIRS])[:, :, : side * _BLOCK, : side * _BLOCK]
+        cells = whole.reshape(-1, 3, side, _BLOCK, side, _BLOCK, 3)
+        means[start : start + _PAIRS] = cells.sum(3, dtype=np.uint16).sum(4) // _BLOCK**2
+    return means
 
 
 def _ranges(images: np.ndarray, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 side side 3"]:
@@ -108,7 +106,7 @@ def _ranges(images: np.ndarray, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray
 def _alike(
     ranges: UInt8[np.ndarray, "n 3 s s 3"], pairs: Int[np.ndarray, "pairs 2"], side: int, rounding: int = 0
 ) -> Bool[np.ndarray, " pairs"]:
-    """Whether all but one in two hundred pixels, of pictures of this side, are in each other's range or near it."""
+    """Whether all but few pixels, or means of some (`rounding` forgiven), lie in or near the other picture's range."""
     a, b = np.moveaxis(ranges[pairs].astype(np.int16), 1, 0)
     beyond = np.maximum.reduce([a[:, 0] - b[:, 1], b[:, 2] - a[:, 0], b[:, 0] - a[:, 1], a[:, 2] - b[:, 0]]).clip(0)
     last = min(THUMBNAIL, side) ** 2 - 1

@@ -10,6 +10,7 @@ from scipy.stats import sem, t
 
 from vq_core.config import Config
 from vq_core.errors import UserError
+from vq_core.runs.checkpoints import first_few, settings_that_differ
 from vq_core.runs.folders import Run, all_runs
 
 SETTINGS = {"K": "model.num_codes", "λ_perc": "loss.perceptual", "λ_gan": "loss.gan", "λ_commit": "loss.commit"}
@@ -48,23 +49,23 @@ def table(runs: Iterable[Run] | None = None) -> list[dict[str, Any]]:
 
 
 def _over_seeds(read: dict[Run, tuple[Config, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of means and of differences: by seed, as that also splits the images; noise: p > 0.05 (t-test)."""
-    groups, rows = dict[Any, dict[int, dict[str, Any]]](), list[dict[str, Any]]()
+    """The rows of means and of differences, seed by seed on the same images; marked if a t-test finds p > 0.05."""
+    groups, rows = dict[Any, dict[tuple[int, str], dict[str, Any]]](), list[dict[str, Any]]()
     for run, (config, result) in read.items():
-        kind = (run.phase, *map(result.get, ("against", "packed_images"))), config.model_copy(update={"seed": 0})
-        groups.setdefault(kind, {})[config.seed] = result | {"run": run.name}
+        kind = run.phase, result.get("against"), config.model_copy(update={"seed": 0})
+        groups.setdefault(kind, {})[config.seed, result.get("data", "")] = result | {"run": run.name}
     for (one, a), (two, b) in combinations_with_replacement(groups.items(), 2):
-        seeds, same = sorted(a.keys() & b.keys()), a is b
-        if len(seeds) < 2 or one[0] != two[0]:
+        which, same = sorted(a.keys() & b.keys()), a is b
+        if len({seed for seed, _ in which}) < max(2, len(which)) or one[:2] != two[:2]:  # too few, or other images
             continue
-        values = [[[group[seed].get(name) for name in OVER_SEEDS] for seed in seeds] for group in (a, b)]
-        theirs, others = np.array(values, dtype=float)  # [seeds, figures]; NaN where a run has none
-        each, names = theirs if same else others - theirs, [group[seeds[0]]["run"] for group in (a, b)]
-        about = f"{len(seeds)} seeds of {names[0]}" if same else f"{names[1]} less {names[0]}, over {len(seeds)} seeds"
-        row: dict[str, Any] = {"run": about}
-        for name, mean, error in zip(OVER_SEEDS, each.mean(0), sem(each), strict=True):
-            noise = " (noise)" if error and abs(mean) < error * t.ppf(0.975, len(seeds) - 1) else ""
-            told = f"{mean:.4g} ± {error:.2g}" if same else f"{mean:+.3g} ± {error:.2g}{noise}"
+        theirs, others = (np.array([[g[key].get(n) for n in OVER_SEEDS] for key in which], dtype=float) for g in (a, b))
+        each = theirs if same else others - theirs  # [seeds, figures]; NaN where a run has none
+        different = first_few(settings_that_differ(one[2].model_dump(), two[2].model_dump()))
+        less = f" less {a[which[0]]['run']}: {different}" if different else ""
+        row: dict[str, Any] = {"run": f"{len(which)} seeds of {b[which[0]]['run']}{less}"}
+        for name, mean, error in zip(OVER_SEEDS, each.mean(0).round(9), sem(each).round(9), strict=True):
+            chance = not same and error and abs(mean) < error * t.ppf(0.975, len(which) - 1)
+            told = f"{mean:{'.4g' if same else '+.3g'}} ± {error:.2g}{' (noise?)' if chance else ''}"
             row |= {name: told} if np.isfinite(error) else {}
         rows.append(row)
     return rows
