@@ -46,13 +46,14 @@ def code_patches(packed: PackedImages, codes: CodeGrids, code: int, count: int) 
 
 
 @torch.no_grad()
-def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 400) -> UInt8[np.ndarray, "k s s 3"]:
+def decoded_codes(model: VQVAE, codes: CodeGrids, images: int = 256) -> UInt8[np.ndarray, "k s s 3"]:
     """What each code decodes to, with one cell around it: the most typical of its occurrences in decoded images.
 
     That is the one nearest to the mean over (at most 500 of) all occurrences in the first `images` grids, and in one
     more for each code that these lack. A code that no grid contains is shown as the decoding of a grid filled with it.
     """
-    known, first = np.unique(codes, return_index=True)
+    complete = len(np.unique(codes[:images])) == model.num_codes  # mostly so; sorting all may take a second
+    known, first = np.unique(codes[:images] if complete else codes, return_index=True)
     rows = np.union1d(np.arange(min(images, len(codes))), first // codes[0].size)
     unused = np.setdiff1d(np.arange(model.num_codes), known)
     fields = np.broadcast_to(unused[:, None, None], (len(unused), *codes.shape[1:]))
