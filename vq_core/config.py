@@ -27,7 +27,7 @@ RENAMED = {"loss.gan_loss": "loss.gan_kind"}
 # settings stored without the key are read as if they had that value. `train.precision` is older, but not its "auto".
 NEUTRAL: dict[str, Any] = {"phase1.start_from": None, "prior.start_from": None, "masked.start_from": None}
 NEUTRAL |= {"prior.ema": 0.0, "prior.views": 2, "prior.neighbours": 5, "train.precision": "auto"}
-NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto", "train.num_nodes": 1}
+NEUTRAL |= {"masked.network": "bidirectional", "train.compile": "auto", "train.num_nodes": 1, "phase1.muon_lr": 0.0}
 
 
 def data_dir() -> Path:
@@ -47,8 +47,12 @@ def load_config(profile: str = "full", overrides: Sequence[str] = ()) -> Config:
     Raises `ConfigError` for an unknown profile or key, a wrong type, a value out of range, or what cannot go together.
     """
     tree = _read_yaml(CONFIG_DIR / "vqvae_anime.yaml")
+    path = CONFIG_DIR / f"{profile}.yaml" if profile in PROFILES else Path(profile)
+    if path.suffix not in (".yaml", ".yml"):
+        known, near = ", ".join(PROFILES), _nearest(profile, PROFILES)
+        raise ConfigError(f"profile '{profile}' is neither one of {known} nor a YAML file{near}")
     if profile != "full":
-        merge(tree, _read_yaml(_overlay_path(profile)))
+        merge(tree, _read_yaml(path if path.exists() else PROJECT_DIR / profile))
     tree["profile"] = Path(profile).stem
     return override(tree, overrides)
 
@@ -59,7 +63,13 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"override '{text}' is not of the form key=value")
-        nested = _parse_value(key, value)
+        try:
+            nested = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # ValueError: looks like a date but is none
+            raise ConfigError(f"{key}: cannot read the value '{value}'") from None
+        if isinstance(nested, str):  # YAML 1.1 reads 1e-4 as a string, and only 1.0e-4 as a number
+            with suppress(ValueError):
+                nested = float(nested)
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         merge(tree, renamed(nested))
@@ -94,15 +104,6 @@ def renamed(tree: dict[str, Any], to_old: bool = False) -> dict[str, Any]:
     return tree
 
 
-def _overlay_path(profile: str) -> Path:
-    if profile in PROFILES:
-        return CONFIG_DIR / f"{profile}.yaml"
-    if Path(profile).suffix in (".yaml", ".yml"):
-        return Path(profile) if Path(profile).exists() else PROJECT_DIR / profile
-    known, near = ", ".join(PROFILES), _nearest(profile, PROFILES)
-    raise ConfigError(f"profile '{profile}' is neither one of {known} nor a YAML file{near}")
-
-
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML would take the second."""
 
@@ -123,17 +124,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must hold groups of settings, such as 'model:'")
     return renamed(tree)
-
-
-def _parse_value(key: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date but is none
-        raise ConfigError(f"{key}: cannot read the value '{text}'") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string, and only 1.0e-4 as a number
-        with suppress(ValueError):
-            return float(value)
-    return value
 
 
 def merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Exceptions that a user can cause; each message is one line that names the file, key or argument, and a remedy.
 
-The command line prints only that line, as it does for a full disk, a GPU out of memory and Ctrl-C. Any other exception
-is a bug and shows its traceback.
+The command line prints that line alone, as for a full disk, a full GPU and Ctrl-C. Anything else is a bug: a traceback.
 """
 
 from functools import cache

@@ -38,13 +38,17 @@ def pick_device(config: Config) -> "torch.device":
     return torch.device("cuda" if gpus else "cpu")
 
 
-def precision_of(config: Config) -> Any:
-    """What `train.precision` means here, as Lightning names it. Raises `ConfigError` for bf16 if the CPU lacks it."""
+def fast_in_bf16(device: "torch.device") -> bool:
+    """Whether it multiplies in bf16; a CPU without the instruction would, but many times more slowly than in fp32."""
     import torch
 
-    asked, instructions = config.train.precision, ("avx512_bf16", "amx_bf16")
     told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # which torch 2.9 lacks
-    able = pick_device(config).type == "cuda" or any(told.get(name) for name in instructions)
+    return device.type == "cuda" or any(told.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def precision_of(config: Config) -> Any:
+    """What `train.precision` means here, as Lightning names it. Raises `ConfigError` for bf16 if the CPU lacks it."""
+    asked, able = config.train.precision, fast_in_bf16(pick_device(config))
     if asked == "bf16-mixed" and not able:
         raise ConfigError("train.precision=bf16-mixed: this CPU lacks AVX512-BF16 and AMX; set train.precision=auto")
     return asked if asked != "auto" else "bf16-mixed" if able else "32-true"

@@ -103,16 +103,17 @@ class OptimConfig(_Group):
     clip: float = Field(gt=0)
 
 
-class Phase1Config(_Group):
-    steps: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    start_from: str | None
-
-
-class Phase2Config(Phase1Config):
+class Phase2Config(_Group):
     """Phase 2 starts from "phase1", from "scratch" or from a named run."""
 
+    steps: int = Field(ge=1)
+    lr: float = Field(gt=0)
     start_from: str
+
+
+class Phase1Config(Phase2Config):
+    muon_lr: float = Field(ge=0)
+    start_from: str | None  # type: ignore[assignment]
 
 
 class TrainConfig(_Group):

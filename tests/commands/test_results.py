@@ -153,7 +153,8 @@ def test_a_mask_that_chooses_all_or_nothing_is_refused(data: Path, tmp_path: Pat
         assert result.exit_code == 2 and f"chooses {which} of the cells" in result.output
 
 
-def test_doctor_tells_what_a_report_needs_and_no_folders(data: Path) -> None:
+def test_doctor_tells_what_a_report_needs_and_no_folders(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(data / "torch"))
     result = run(data, "doctor")
     assert result.exit_code == 0, result.output
     for word in (
@@ -163,6 +164,8 @@ def test_doctor_tells_what_a_report_needs_and_no_folders(data: Path) -> None:
         the_run(data, "phase2").name,
         "Python version",
         "CPU",
+        "demo: expected here: ",
+        "quick: how long it takes here is not known before squeezenet1_1-b8a52dc0.pth is downloaded",
     ):
         assert word in result.output, word
     assert str(data) not in result.output and str(Path.home()) not in result.output

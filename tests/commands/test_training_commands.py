@@ -13,7 +13,6 @@ from PIL import Image
 from vq_core.avatars.dataset import write_avatars
 from vq_core.config import load_config
 from vq_core.data.packed import PackedImages
-from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.runs.finding import run_for
 from vq_core.runs.folders import PHASES
 
@@ -72,7 +71,7 @@ def test_the_whole_way(folder: Path) -> None:
     assert {"psnr", "ssim", "sharpness", "perplexity"} <= set(json.loads((run / "result.json").read_text()))
 
 
-class Pixels(PretrainedFeatures):
+class Pixels(torch.nn.Module):
     frechet, kernel, figure = "fid", "kid", "Distances of {}; pixels"
 
     def __init__(self, resize: str) -> None:

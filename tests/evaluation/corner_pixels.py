@@ -1,11 +1,9 @@
 """Features that need no weights, for the tests of distances."""
 
-from torch import Tensor
-
-from vq_core.evaluation.distances import PretrainedFeatures
+from torch import Tensor, nn
 
 
-class CornerPixels(PretrainedFeatures):
+class CornerPixels(nn.Module):
     frechet, kernel, figure = "fid", "kid", "Distances of {}; corners"
 
     def forward(self, x: Tensor) -> Tensor:

@@ -86,8 +86,8 @@ def test_interrupted_runs_go_on_to_the_end(old: Path, phase: Phase) -> None:
     then = json.loads((OLD / "ends" / f"{run.name}.json").read_text())
     now = run.result()
     assert now["steps"] == then["steps"] == 14 and now["best_step"] == then["best_step"]
-    for name in ("best_rec", "best_bits", "inertia"):
-        assert now.get(name, 0) == pytest.approx(then.get(name, 0), rel=1e-3)
+    for name, within in (("best_rec", 1e-3), ("best_bits", 1e-3), ("inertia", 0.05)):  # k-means begins elsewhere now
+        assert now.get(name, 0) == pytest.approx(then.get(name, 0), rel=within)
     model = load_checkpoint(run.last, (phase,))["model"]
     with np.load(OLD / "ends" / f"{run.name}.npz") as weights:
         assert len(weights.files) == len(model) - ("gan_from" in model)

@@ -12,6 +12,7 @@ from vq_core.models import Reconstruction
 from vq_core.runs.checkpoints import load_checkpoint
 from vq_core.runs.loading import load_vqvae
 from vq_core.training.autoencoder import AutoencoderTraining
+from vq_core.training.muon import Muon
 from vq_core.training.phases import train
 
 
@@ -30,6 +31,24 @@ def test_each_optimiser_has_its_own_settings() -> None:
     assert (
         type(AutoencoderTraining(settings("optim.name=adam"), "phase1").configure_optimizers()[0]) is torch.optim.Adam
     )
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_before_phase_2_muon_moves_the_convolutions_inside(learning: str) -> None:
+    """All but those that see or make pixels; every weight has one optimiser; without the setting nothing changes."""
+    config = settings("phase1.muon_lr=0.02", f"quantizer.learning={learning}", "model.attention_at=[8]")
+    module = AutoencoderTraining(config, "phase1")
+    main, muon = module.configure_optimizers()
+    assert module.optimizer_names == ("", "_muon") and isinstance(muon, Muon) and muon.param_groups[0]["lr"] == 0.02
+    moved = {id(p) for p in muon.param_groups[0]["params"]}
+    rest = {id(p) for group in main.param_groups for p in group["params"]}
+    assert not moved & rest and moved | rest == {id(p) for p in module.vqvae.parameters()}
+    convolutions = [layer for layer in module.vqvae.modules() if isinstance(layer, torch.nn.Conv2d)]
+    inside = {id(c.weight) for c in convolutions if 3 not in (c.in_channels, c.out_channels)}
+    assert moved == inside and len(convolutions) - len(inside) == 2
+    assert AutoencoderTraining(config, "kmeans").make_optimizers().keys() == {"", "_muon"}
+    assert AutoencoderTraining(config, "phase2").make_optimizers().keys() == {"", "_discriminator"}
+    assert AutoencoderTraining(settings(), "phase1").make_optimizers().keys() == {""}
 
 
 @pytest.mark.parametrize("learning", ["ema", "gradient"])

@@ -70,6 +70,20 @@ def test_resume_equals_the_uninterrupted_run(
     assert_same_end(run, the_run(story, phase))
 
 
+@pytest.mark.parametrize("cut", [CrashAfterStep(7), SignalDuringStep(5)])
+def test_resume_with_muon_equals_the_uninterrupted_run(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Any
+) -> None:
+    config = settings("quantizer.init=kaiming", "phase1.muon_lr=0.02")
+    fresh_copy(prepared, tmp_path / "whole", monkeypatch)
+    whole = train("phase1", config)
+    assert max(whole.curve("train/lr_muon")[1]) > 0.01
+    fresh_copy(prepared, tmp_path / "cut", monkeypatch)
+    with pytest.raises(Crash if isinstance(cut, CrashAfterStep) else KeyboardInterrupt):
+        train("phase1", config, view(cut))
+    assert_same_end(train("phase1", config), whole)
+
+
 def test_a_run_resumed_where_auto_means_another_precision_says_so(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,12 @@ def phase_option(*phases: str) -> Callable[[Any], Any]:
     return click.option("--phase", "--stage", "phase", type=click.Choice(phases), default="phase2")
 
 
+def choice(option: str, **values: str) -> Callable[[Any], Any]:
+    """An option that is one of these values, by default the first; its help says what each means."""
+    meanings = "; ".join(f"{value}: {meaning}" for value, meaning in values.items())
+    return click.option(option, type=click.Choice([*values]), default=next(iter(values)), help=f"{meanings}.")
+
+
 def _config(profile: str | None, run: str | None, settings: tuple[str, ...]) -> Config:
     if run is None:
         return load_config(profile or active_profile(), settings)

@@ -29,11 +29,8 @@ def reconstruct(config: Config, image: Path, phase: Any, out: Path | None) -> No
 
 @common.command(group)
 @click.option("--count", type=click.IntRange(min=1), default=16)
-@click.option(
-    "--way",
-    type=click.Choice(["causal", "masked", "random"]),
-    default="causal",
-    help="causal: in raster order; masked: in the order of edits; random: from the codebook, without a prior.",
+@common.choice(
+    "--way", causal="in raster order", masked="in the order of edits", random="from the codebook, without a prior"
 )
 @click.option("--temperature", default=TEMPERATURE)
 @click.option("--top-k", type=int)
@@ -64,8 +61,7 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
     if way == "random":
         codes = random_codes(config.model.num_codes, count, config.grid, sampling.seed).to(model.device)
     else:
-        prior = prior_of(run.phase, config)
-        codes = (sample_codes if prior.causal else fill_codes)(prior, count, sampling)
+        codes = (sample_codes if way == "causal" else fill_codes)(prior_of(run.phase, config), count, sampling)
     images = torch.cat([model.decode(part).cpu() for part in codes.split(64)])  # GPU memory would not hold them all
     try:
         packed = finding.load_images(config)
@@ -87,12 +83,7 @@ def sample(config: Config, count: int, way: str, out: Path | None, **drawing: An
 @click.argument("b", type=IMAGE)
 @common.OUT
 @click.option("--steps", type=click.IntRange(min=2), default=8, help="Number of images in the row.")
-@click.option(
-    "--method",
-    type=click.Choice(["blend", "exchange"]),
-    default="blend",
-    help="blend: mix the latents and quantise again; exchange: replace codes in a random order.",
-)
+@common.choice("--method", blend="mix the latents and quantise again", exchange="replace codes in a random order")
 def interpolate(config: Config, a: Path, b: Path, steps: int, method: str, out: Path | None) -> None:
     """Interpolate from one image to another, in latents or in codes."""
     from vq_core.generation import editing

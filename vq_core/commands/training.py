@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import click
 import psutil
 
 from vq_core.commands import common
-from vq_core.config import PROJECT_DIR, Config, data_dir, load_config
+from vq_core.config import PROFILES, PROJECT_DIR, Config, data_dir, load_config
 from vq_core.errors import DataError, RunError
 from vq_core.machine import active_profile, pick_device
 
@@ -26,10 +28,8 @@ def ingest(config: Config) -> None:
     packed = prepare_images(config)
     split = f"{len(packed.train_rows)} train, {len(packed.val_rows)} val"
     click.echo(f"{raw_dir(config)}: {len(packed.kept)} images kept ({split})")
-    for conversion, count in packed.conversions().items():
-        click.echo(f"  of these, converted ({conversion}): {count}")
-    for reason, count in packed.counts().items():
-        click.echo(f"  set aside, {reason}: {count}")
+    common.echo({f"of these, converted ({conversion})": count for conversion, count in packed.conversions().items()})
+    common.echo({f"set aside, {reason}": count for reason, count in packed.counts().items()})
     click.echo(f"packed in {packed.folder}")
 
 
@@ -102,9 +102,8 @@ def evaluate(
     nets: list[Any] = [distances.InceptionFeatures(resize or "torch-fidelity")] if fid else []
     nets += [distances.SqueezeFeatures()] if frechet else []
     model = loading.load_vqvae(run).to(pick_device(config))
-    metrics = report.reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
-    if lpips:
-        metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in metrics.items()}
+    found = report.reconstruction_metrics(model, packed, PerceptualLoss(lpips) if lpips else None)
+    metrics = {name.replace("lpips", f"lpips_{lpips}"): value for name, value in found.items()}
     common.echo(metrics, ".4f")
     report.keep(run, metrics)
     if nets:
@@ -131,6 +130,7 @@ def doctor(config: Config) -> None:
     from vq_core.data.ingest import raw_files
     from vq_core.machine import compiles, precision_of
     from vq_core.runs.folders import all_runs
+    from vq_core.training.plan import plan
 
     folder = data_dir() if data_dir().is_dir() else data_dir().parent
     free, rights = shutil.disk_usage(folder).free, "writable" if os.access(folder, os.W_OK) else "NOT WRITABLE"
@@ -141,6 +141,8 @@ def doctor(config: Config) -> None:
     click.echo(f"memory: {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
     click.echo(f"data: {free / 1e9:.0f} GB free, {rights}; {files} files in raw")
     click.echo(f"runs: {', '.join(run.name for run in all_runs()) or 'none'}; weights: {', '.join(weights) or 'none'}")
+    for each in (config, *(load_config(name) for name in PROFILES if name != config.profile)):
+        click.echo(f"{each.profile}: {plan(each)[1]}")
     click.echo(f"packages: {', '.join(f'{name} {installed.get(name)}' for name in PACKAGES)}")
     click.echo(get_pretty_env_info())
 
@@ -202,7 +204,9 @@ def workbook(profile: str | None, only: str | None, out: Path | None, debug: boo
     """
     with common.one_line_errors(debug):
         from vq_core.notebook.execute import execute_all
+        from vq_core.training.plan import plan
 
-        profile = profile or active_profile()
-        config = load_config(profile)
+        config = load_config(profile := profile or active_profile())
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # which leaves the GPU free
+            click.echo(apart.submit(plan, config).result()[1])
         execute_all(PROJECT_DIR / "notebooks", out or data_dir() / "workbook" / config.profile, profile, only)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,8 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 class Purpose(IntEnum):
     """What a batch's random numbers are used for; each purpose has its own stream.
 
-    Every result depends on these values, so they never change. Training on codes uses `MASKS` instead of the
-    discriminator's streams.
+    Every result depends on these values, so they never change. With codes, `MASKS` replaces the discriminator's.
     """
 
     AUGMENT = 0  # flips and colours of images; for codes, whether they are those of the mirror image
@@ -84,12 +84,10 @@ class BatchOrder(Sampler[list[int]]):
         return self.last - self.first
 
     def __iter__(self) -> Iterator[list[int]]:
-        orders: dict[int, torch.Tensor] = {}
+        order, count = lru_cache(1)(self._order), len(self.rows)  # one is enough: epochs come one after the other
         for number in range(self.first, self.last):
-            where = torch.arange(number * self.batch_size, (number + 1) * self.batch_size)[self.rank :: self.world]
-            epochs = where // len(self.rows)
-            orders = {e: orders[e] if e in orders else self._order(e) for e in epochs.unique().tolist()}
-            yield [int(orders[e][i]) for e, i in zip(epochs.tolist(), (where % len(self.rows)).tolist(), strict=True)]
+            where = range(number * self.batch_size, (number + 1) * self.batch_size)[self.rank :: self.world]
+            yield [int(order(place // count)[place % count]) for place in where]
 
     def _order(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)

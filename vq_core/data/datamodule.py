@@ -21,9 +21,8 @@ class RowsDataModule(L.LightningDataModule):
     """Batches of row numbers [b], shuffled for training; a subclass looks up the data behind them.
 
     Batch order and augmentation depend on the position alone, which is read again for every stretch and every batch.
-    Each of Lightning's "epochs" is a stretch: the steps up to the next validation. With several processes, each takes
-    its part of every batch. Raises `DataError`, which names the batch-size setting `key`, if the split does not fill a
-    training batch, and if it leaves a process nothing to validate.
+    Each of Lightning's "epochs" is a stretch: the steps up to the next validation. Raises `DataError`, which names the
+    batch-size setting `key`, if the split does not fill a training batch or leaves a process nothing to validate.
     """
 
     trainer: L.Trainer
@@ -44,8 +43,8 @@ class RowsDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[int]:
         """Batches from the position up to the next validation or the end."""
-        size, (first, stop) = self.batch_size // self.position.accumulate, self.position.stretch
-        order = BatchOrder(self.train_rows, size, self.position.seed, first, stop, *self.shard)
+        size = self.batch_size // self.position.accumulate
+        order = BatchOrder(self.train_rows, size, self.position.seed, *self.position.stretch, *self.shard)
         return index_loader(order, **self.reading)
 
     def val_dataloader(self) -> DataLoader[int]:

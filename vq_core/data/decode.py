@@ -9,9 +9,8 @@ to a complete scan goes unnoticed in formats without a checksum: all but PNG.
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -32,8 +31,7 @@ _SCALING: dict[str, Any] = {"resample": Image.Resampling.LANCZOS, "reducing_gap"
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
+class Picture(NamedTuple):
     """A prepared picture: square RGB pixels, the original's size (upright), and notes on what was converted."""
 
     pixels: UInt8[np.ndarray, "size size 3"]
@@ -65,8 +63,7 @@ def load_picture(path: Path, config: DataConfig) -> Picture:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableImage("too large", "more pixels than the decoder allows") from None
     except Exception as error:  # on damaged files PIL's plugins raise almost anything
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        detail = " ".join(text.split())[:200]
+        detail = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())[:200]
         cut = isinstance(error, EOFError) or "truncated" in detail.lower() or "unexpected end" in detail.lower()
         raise UnusableImage("truncated" if cut else "unreadable", detail) from None
 

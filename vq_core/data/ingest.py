@@ -56,10 +56,9 @@ def ingest(raw: Path, out: Path, config: DataConfig, seed: int, progress: bool =
     partial.mkdir(parents=True)
     try:
         entries = _stage(raw, listing, reusable, config, partial / "staged", progress)
-        if not (staged_count := sum(entry.status == "kept" for entry in entries)):
+        if not any(entry.status == "kept" for entry in entries):
             raise DataError(f"{raw}: none of {len(entries)} files is a usable image ({_summary(entries)})")
-        shape = (staged_count, config.image_size, config.image_size, 3)
-        staged = np.memmap(partial / "staged", np.uint8, "r", shape=shape)
+        staged = np.memmap(partial / "staged", np.uint8, "r").reshape(-1, config.image_size, config.image_size, 3)
         before = {entry.sha256 for entry in reusable.kept} if reusable else set()
         apart = old is not None and old.settings.get("near_duplicate_bits") == config.near_duplicate_bits
         entries, kept = _set_near_duplicates_aside(entries, staged, config.near_duplicate_bits, before, apart)
@@ -156,10 +155,9 @@ def _set_near_duplicates_aside(
     early = np.array([entries[i].sha256 in before for i in usable])
     firsts = first_of_group(hashes, staged, bits, early, apart)
     judged = list(entries)
-    for i, first in zip(usable, firsts.tolist(), strict=True):
-        if usable[first] != i:
-            near = entries[usable[first]].file
-            judged[i] = replace(entries[i], status="set aside", reason="near-duplicate", detail=near)
+    for i, first in zip(usable, np.array(usable)[firsts].tolist(), strict=True):
+        if first != i:
+            judged[i] = replace(entries[i], status="set aside", reason="near-duplicate", detail=entries[first].file)
     return judged, np.flatnonzero(firsts == np.arange(len(firsts)))
 
 

@@ -143,8 +143,7 @@ def write_packed(
     # Plain writes: with a memory map, a full disk would crash the process instead of raising an error.
     with (partial / "images.npy").open("wb") as array:
         np.lib.format.write_array_header_1_0(array, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for pixels in images:
-            array.write(pixels.data)
+        array.writelines(pixels.data for pixels in images)
     with (partial / "manifest.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as manifest:
         writer = csv.DictWriter(manifest, [field.name for field in fields(Entry)])
         writer.writeheader()

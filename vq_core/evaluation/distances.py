@@ -1,7 +1,8 @@
 """Two sets of images compared in the features of a pretrained network: distances, precision and recall.
 
 In Inception's features the Fréchet and kernel distances are FID and KID. In those of SqueezeNet, a small download, they
-have another scale and are never given these names.
+have another scale and are never given these names. A network maps images [b, 3, h, w] in [−1, 1] to features [b, d];
+constructing one raises `MissingWeights` if its weights are not on disk and cannot be downloaded.
 """
 
 from collections.abc import Iterable
@@ -29,21 +30,11 @@ FID_WANTS = 2048  # the number of Inception's features: with fewer images FID is
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
-class PretrainedFeatures(nn.Module):
-    """A network whose features are compared: images [b, 3, h, w] in [−1, 1] → [b, d].
-
-    Constructing one raises `MissingWeights` if its weights are not on disk and cannot be downloaded.
-    """
-
-    frechet: str  # names of the two distances in its features
-    kernel: str
-    figure: str  # what its figures are called in full, {} being the sets
-
-
-class SqueezeFeatures(PretrainedFeatures):
+class SqueezeFeatures(nn.Module):
     """SqueezeNet's last features, averaged over the image: [b, 512]."""
 
-    frechet, kernel = "frechet", "kernel"
+    frechet, kernel = "frechet", "kernel"  # names of the two distances in its features
+    # What its figures are called in full, {} being the sets.
     figure = "Fréchet and kernel distance, precision and recall of {}; SqueezeNet by torchvision, not resized"
 
     def __init__(self) -> None:
@@ -54,7 +45,7 @@ class SqueezeFeatures(PretrainedFeatures):
         return self.trunk.net(self.trunk.scaling(x))[-1].mean(dim=(2, 3))
 
 
-class InceptionFeatures(PretrainedFeatures):
+class InceptionFeatures(nn.Module):
     """The pooled features of FID's InceptionV3 (arXiv:1706.08500), images resized by one of two rules: [b, 2048]."""
 
     frechet, kernel = "fid", "kid"

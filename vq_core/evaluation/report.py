@@ -19,7 +19,6 @@ from vq_core.data.packed import PackedImages, remapped
 from vq_core.errors import ArgumentError, DataError, UnusableImage, tell_once
 from vq_core.evaluation import distances
 from vq_core.evaluation.analysis import Novelty, novelty
-from vq_core.evaluation.distances import PretrainedFeatures
 from vq_core.machine import pick_device
 from vq_core.models import VQVAE
 from vq_core.models.metrics import gradient_energy, psnr, ssim, usage
@@ -32,7 +31,7 @@ from vq_core.runs.loading import load_vqvae
 
 Pictures = UInt8[np.ndarray, "_ size size 3"]
 Chosen = tuple[Pictures, Int64[np.ndarray, " _"]]  # rows of an array: all at once may not fit in memory
-Nets = Sequence[PretrainedFeatures]
+Nets = Sequence[Any]  # networks as in `distances`
 Drawn = dict[str, Int64[Tensor, "_ h w"]]  # sets of codes, by name
 
 
@@ -66,8 +65,8 @@ def reconstruction_metrics(
     parts, counts = list[dict[str, Tensor]](), torch.zeros(model.num_codes)
     for x in (batch.to(device) for batch in _batches(packed.images, rows, 32)):
         out = model.reconstruct(x)
-        metrics = {"psnr": psnr(out.x_rec, x), "ssim": ssim(out.x_rec, x)}
-        metrics["l1"] = (out.x_rec - x).abs().mean(dim=(1, 2, 3))
+        l1 = (out.x_rec - x).abs().mean(dim=(1, 2, 3))
+        metrics = {"psnr": psnr(out.x_rec, x), "ssim": ssim(out.x_rec, x), "l1": l1}
         metrics |= {"energy_rec": gradient_energy(out.x_rec), "energy": gradient_energy(x)}
         if lpips_net is not None:
             metrics["lpips"] = lpips_net.to(device).each(out.x_rec, x)

@@ -139,5 +139,4 @@ def exchange_codes(a: OneGrid, b: OneGrid, steps: int, seed: int = 0) -> Int64[T
     """From codes a to b [1, h, w]: more and more positions change over, in an order set by `seed`; [steps, h, w]."""
     count = a[0].numel()
     rank = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).view(a.shape[1:]).to(a.device)
-    taken = torch.linspace(0, count, steps).round().long().tolist()
-    return torch.cat([torch.where(rank < n, b, a) for n in taken])
+    return torch.cat([torch.where(rank < n, b, a) for n in torch.linspace(0, count, steps).round().long().tolist()])

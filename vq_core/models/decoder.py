@@ -15,8 +15,7 @@ class Decoder(nn.Module):
         → norm, activation, 3×3 convolution, tanh → [32, 3, 256, 256] in (−1, 1).
 
     Those in `attention_levels` end with self-attention; level n has `2**n` times the side of the code grid. `reach` is
-    how far a code affects the image, in cells of the grid, not counting normalisation (GroupNorm's mean and variance
-    depend on the whole image).
+    how far a code affects the image, in cells of the grid, but for GroupNorm, whose statistics are of the whole image.
     """
 
     def __init__(
@@ -30,21 +29,17 @@ class Decoder(nn.Module):
         attention_levels: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        width = channels[0]
-        layers: list[nn.Module] = [nn.Conv2d(latent_channels, width, 3, padding=1)]
-        for level in range(len(channels) + 1):
-            if level > 0:
-                layers.append(Upsample(width, channels[level - 1], upsample))
-                width = channels[level - 1]
+        widths = (channels[0], *channels)  # of each level
+        layers: list[nn.Module] = [nn.Conv2d(latent_channels, widths[0], 3, padding=1)]
+        for level, width in enumerate(widths):
+            layers += [Upsample(widths[level - 1], width, upsample)] if level > 0 else []
             layers += [ResBlock(width, norm, activation) for _ in range(res_blocks)]
-            if level in attention_levels:
-                layers.append(SelfAttention(width, norm))
+            layers += [SelfAttention(width, norm)] if level in attention_levels else []
         self.layers = nn.Sequential(*layers, *norm_and_activation(width, norm, activation))
         self.last = nn.Conv2d(width, 3, 3, padding=1)
         # Each 3×3 convolution adds one of its pixels, which is 1/2^level of a cell; attention reaches everywhere.
         cells = sum((1 + 2 * res_blocks) / 2**level for level in range(len(channels) + 1)) + 1 / 2 ** len(channels)
-        if upsample == "bilinear":
-            cells += sum(0.5 / 2**level for level in range(len(channels)))
+        cells += sum(0.5 / 2**level for level in range(len(channels))) if upsample == "bilinear" else 0
         self.reach = float("inf") if attention_levels else cells
 
     def forward(self, z_q: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:

@@ -13,8 +13,7 @@ class Encoder(nn.Module):
         → [32, 128, 128, 128] → [32, 256, 64, 64] → [32, 256, 32, 32] → [32, 256, 16, 16]
         → norm, activation, 1×1 convolution → z_e [32, latent_channels, 16, 16].
 
-    Each stage halves the side and has `res_blocks` blocks; those in `attention_levels` (0 is the first) end with
-    self-attention.
+    Each stage halves the side and has `res_blocks` blocks; in `attention_levels` (0: the first) attention follows them.
     """
 
     def __init__(
@@ -32,8 +31,7 @@ class Encoder(nn.Module):
         for level, wider in enumerate(channels):
             layers.append(nn.Conv2d(width, wider, 4, stride=2, padding=1))
             layers += [ResBlock(wider, norm, activation) for _ in range(res_blocks)]
-            if level in attention_levels:
-                layers.append(SelfAttention(wider, norm))
+            layers += [SelfAttention(wider, norm)] if level in attention_levels else []
             width = wider
         layers += [*norm_and_activation(width, norm, activation), nn.Conv2d(width, latent_channels, 1)]
         self.layers = nn.Sequential(*layers)

@@ -1,9 +1,9 @@
 """k-means over latents, to initialise the codebook: Lloyd's algorithm from k-means++ seeds."""
 
-import math
-
+import numpy as np
 import torch
 from jaxtyping import Float
+from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
 from vq_core.errors import ArgumentError
@@ -24,8 +24,7 @@ def kmeans(vectors: Vectors, k: int, iterations: int, seed: int) -> Float[Tensor
     if not torch.isfinite(vectors).all():
         raise ArgumentError("k-means needs finite vectors")
     vectors = vectors.float()
-    generator = torch.Generator(device=vectors.device).manual_seed(seed)
-    centres = _spread_seeds(vectors, k, generator)
+    centres = _spread_seeds(vectors, k, seed)
     for _ in range(iterations):
         assigned = nearest_codes(vectors, centres)
         counts = torch.bincount(assigned, minlength=k)
@@ -42,26 +41,11 @@ def inertia(vectors: Vectors, centres: Float[Tensor, "k d"]) -> float:
     return float((vectors - centres[nearest_codes(vectors, centres)]).square().sum(dim=1).mean())
 
 
-def _spread_seeds(vectors: Vectors, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007) on a sample of 16 vectors per centre.
-
-    Vectors far from all seeds so far are more likely to be drawn; of a few drawn, the one that lowers the inertia most
-    becomes the next seed. The distances to all candidates of a round are one matrix product.
-    """
-    sample = vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[: 16 * k]]
-    norms, tries = sample.square().sum(1), 2 + int(math.log(k))
-    chosen = [0]
-    nearest = (sample - sample[0]).square().sum(1)
-    while len(chosen) < k:
-        if not (nearest > 0).any():  # fewer distinct vectors than centres
-            extra = sample[torch.arange(k - len(chosen), device=sample.device) % len(sample)]
-            noise = torch.randn(extra.shape, generator=generator, device=extra.device)
-            return torch.cat([sample[chosen], extra + 1e-4 * (1 + extra.abs().mean()) * noise])
-        drawn = torch.multinomial(nearest, tries, replacement=True, generator=generator)
-        distances = torch.addmm(norms[:, None], sample, sample[drawn].T, alpha=-2.0).add_(norms[drawn]).clamp_(min=0)
-        distances = torch.minimum(distances, nearest[:, None])
-        best = int(distances.sum(0).argmin())
-        nearest = distances[:, best]
-        chosen.append(int(drawn[best]))
-        nearest[chosen[-1]] = 0  # exactly 0, despite rounding
-    return sample[chosen]
+def _spread_seeds(vectors: Vectors, k: int, seed: int) -> Float[Tensor, "k d"]:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007) on a sample of 16 vectors per centre."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = vectors.cpu()[torch.randperm(len(vectors), generator=generator)[: 16 * k]]
+    seeds = torch.from_numpy(kmeans_plusplus(sample.repeat(-(-k // len(sample)), 1).numpy(), k, random_state=seed)[0])
+    again = np.setdiff1d(np.arange(k), np.unique(seeds, axis=0, return_index=True)[1])  # too few distinct vectors
+    seeds[again] += 1e-4 * (1 + seeds.abs().mean()) * torch.randn(len(again), seeds.shape[1], generator=generator)
+    return seeds.to(vectors.device)

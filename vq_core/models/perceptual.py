@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
-from urllib.error import URLError
 
 import lpips
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from vq_core.errors import MissingWeights
 
 Images = Float[Tensor, "b 3 h w"]
-_TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
+TRUNK_FILES = {"vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def needing_weights(what: str, file: str, otherwise: str) -> Iterator[None]:
     """Turn a failure to read or download weights into `MissingWeights`, which names the file and its folder."""
     try:
         yield
-    except (URLError, OSError) as error:
+    except OSError as error:  # urllib's errors too
         folder = torch.hub.get_dir() + "/checkpoints"
         message = f"{what} needs {file}, which cannot be downloaded ({error}); put it in {folder}, or {otherwise}"
         raise MissingWeights(message) from None
@@ -44,7 +43,7 @@ class PerceptualLoss(nn.Module):
             warnings.simplefilter("ignore")  # torchvision's warnings about how lpips calls it
             torch.manual_seed(0)
             otherwise = "train with loss.perceptual_net=random or loss.perceptual=0, and evaluate without --lpips"
-            with needing_weights(f"LPIPS-{trunk}", _TRUNK_FILES[trunk], otherwise):
+            with needing_weights(f"LPIPS-{trunk}", TRUNK_FILES[trunk], otherwise):
                 model = lpips.LPIPS(net=trunk, lpips=self.calibrated, pnet_rand=not self.calibrated, verbose=False)
         self.scaling, self.net = model.scaling_layer, model.net
         self.lins = nn.ModuleList(lin.model for lin in model.lins) if self.calibrated else None

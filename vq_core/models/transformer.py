@@ -3,7 +3,6 @@
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from vq_core.hub import Portable
 
 Cache = Float[Tensor, "layers 2 b heads length e"]  # keys and values of the positions already seen
+Sequences = Int64[Tensor, "b n"]  # the codes of grids in raster order
 Order = Int64[Tensor, "b n"]  # permutations of the positions of a grid
 
 
@@ -50,11 +50,10 @@ class Block(nn.Module):
 
 def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention for training in bf16 on a CPU, where torch's backward pass is slow; a quarter at a time."""
-    n, parts = q.shape[2], []
-    queries, keys, values = (x.flatten(0, 1).split(-(-n // 4), dim=1) for x in (q * q.shape[-1] ** -0.5, k, v))
+    n, quarter, parts = q.shape[2], -(-q.shape[2] // 4), []
+    queries, keys, values = (x.flatten(0, 1).split(quarter, dim=1) for x in (q * q.shape[-1] ** -0.5, k, v))
     ahead = torch.zeros(n, n, dtype=q.dtype).masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
-    for number, some in enumerate(queries, 1):
-        bias = ahead[sum(x.shape[1] for x in queries[: number - 1]) :][: some.shape[1]]
+    for number, (some, bias) in enumerate(zip(queries, ahead.split(quarter), strict=True), 1):
         known = torch.cat(keys[:number], dim=1)
         scores = torch.baddbmm(bias[:, : known.shape[1]], some, known.transpose(1, 2))
         parts.append(scores.softmax(-1) @ torch.cat(values[:number], dim=1))
@@ -114,8 +113,7 @@ class CodeTransformer(nn.Module, Portable):
         index = F.pad(torch.arange(self.length).view(grid, grid), (edge,) * 4, value=self.length)
         beside = torch.stack([index[edge + d :, edge + r :][:grid, :grid].flatten() for d, r in ways])
         if causal:  # otherwise the first code of a row would not see the last one above
-            beside[0] = torch.arange(self.length).roll(1)
-            beside[0, 0] = self.length
+            beside[0] = F.pad(torch.arange(self.length - 1), (1, 0), value=self.length)
         self.beside = nn.Buffer(beside, persistent=False)
         # Each code's codebook vector, standardised; zero for "unknown".
         self.looks = nn.Buffer(torch.cat([torch.randn(num_codes, code_dim), torch.zeros(1, code_dim)]))
@@ -152,9 +150,7 @@ class CodeTransformer(nn.Module, Portable):
         """An empty cache for sampling this many grids at once."""
         return self.head.weight.new_empty(len(self.blocks), 2, batch, self.heads, self.length, self.dim // self.heads)
 
-    def forward(
-        self, codes: Int64[Tensor, "b n"], cache: Cache | None = None, start: int = 0
-    ) -> Float[Tensor, "b m k"]:
+    def forward(self, codes: Sequences, cache: Cache | None = None, start: int = 0) -> Float[Tensor, "b m k"]:
         """Logits of positions `start` … n − 1; training uses no cache and gets all of them.
 
         A causal one takes the first n codes of each grid, of which the last is never looked at, a masked one all of
@@ -200,12 +196,7 @@ class AnyOrderTransformer(CodeTransformer):
                 nn.init.zeros_(parameter)  # so that it begins as the causal one whose weights it takes over
 
     def forward(  # type: ignore[override]
-        self,
-        codes: Int64[Tensor, "b n"],
-        order: Order,
-        cache: Cache | None = None,
-        start: int = 0,
-        end: int | None = None,
+        self, codes: Sequences, order: Order, cache: Cache | None = None, start: int = 0, end: int | None = None
     ) -> Float[Tensor, "b m k"]:
         """Logits of the steps `start` … `end` − 1, by default all.
 
@@ -229,9 +220,8 @@ def halton_order(grid: int) -> Int64[Tensor, "n"]:
     """The positions of a grid in Halton's order, each far from the last (Besnier et al., arXiv:2503.17076, § 3.2)."""
     from scipy.stats.qmc import Halton  # here, as importing scipy.stats takes half a second
 
-    points, cells = Halton(2, scramble=False), np.zeros(0, dtype=np.int64)
-    while len(np.unique(cells)) < grid * grid:
-        row, column = (points.random(grid * grid) * grid).astype(np.int64).T
-        cells = np.append(cells, row * grid + column)
-    _, first = np.unique(cells, return_index=True)
-    return torch.from_numpy(cells[np.sort(first)])
+    points, cells = Halton(2, scramble=False), dict[int, None]()  # which keeps the first of each, in order
+    while len(cells) < grid * grid:
+        row, column = (points.random(grid * grid) * grid).astype(int).T
+        cells |= dict.fromkeys((row * grid + column).tolist())
+    return torch.tensor([*cells])

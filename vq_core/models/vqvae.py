@@ -91,7 +91,5 @@ class VQVAE(nn.Module, Portable):
     def reconstruct(self, x: Images) -> Reconstruction:
         """Reconstruction, latents and quantisation together."""
         z_e = self.latents(x)
-        if not self.quantize:
-            return Reconstruction(self.decode_latents(z_e), z_e, None)
-        quantized = self.quantizer(z_e)
-        return Reconstruction(self.decode_latents(quantized.z_q), z_e, quantized)
+        quantized = self.quantizer(z_e) if self.quantize else None
+        return Reconstruction(self.decode_latents(z_e if quantized is None else quantized.z_q), z_e, quantized)

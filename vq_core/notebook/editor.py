@@ -150,8 +150,7 @@ class CodeEditor(w.VBox):
         cells = torch.zeros(self.codes.numel(), dtype=torch.bool)
         cells[list(self.canvas.selected)] = True
         edit = Edit(region=cells.view(self.codes.shape[1:]), **change)
-        prior, sampling = self.priors.get(edit.way), Sampling(seed=self._seed)
-        codes = edit.apply(self.codes, prior, sampling=sampling, progress=False)
+        codes = edit.apply(self.codes, self.priors.get(edit.way), sampling=Sampling(seed=self._seed), progress=False)
         done += f" by the {edit.way} prior" if edit.regenerate else ""
         self._own.steps[self._own.at + 1 :] = [(f"{_cells(self.canvas.selected)} {done}", codes)]  # none to redo
         self._go(+1)

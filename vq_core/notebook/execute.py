@@ -108,8 +108,7 @@ def _clean(notebook: NotebookNode, folder: Path) -> None:
     alt = "the answer to the exercise above, drawn"  # what comes after all that one should see
     for cell in reversed(notebook.cells):
         cell.metadata.pop("execution", None)
-        tags = cell.metadata.get("tags", [])
-        names = (tag.removeprefix("picture-") for tag in tags if tag.startswith("picture-"))
+        names = (tag.removeprefix("picture-") for tag in cell.metadata.get("tags", []) if tag.startswith("picture-"))
         alt = re.sub(r"[*`$]|\n- ", "", cell.source.partition("You should see**")[2]).partition(". ")[0] or alt
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not _is_progress(out)]

@@ -19,17 +19,15 @@ def pipeline(config: Config, *here: str) -> Image:
 
     The boxes are images, encoder, latents, codebook, codes, decoder, reconstructions, prior, discriminator.
     """
-    size, grid, model = config.data.image_size, config.grid, config.model
+    size, grid, model, bits = config.data.image_size, config.grid, config.model, math.log2(config.model.num_codes)
     shapes: dict[str, Any] = {"size": size, "grid": grid, "cells": grid**2, "raw": 3 * size**2}
-    shapes |= {"dim": model.code_dim, "codes": model.num_codes, "bits": math.log2(model.num_codes)}
-    svg = Path(__file__).with_name("pipeline.svg").read_text(encoding="utf-8")
-    svg = svg.format(**shapes, bytes=grid**2 * shapes["bits"] / 8)
+    shapes |= {"dim": model.code_dim, "codes": model.num_codes, "bits": bits, "bytes": grid**2 * bits / 8}
+    svg = Path(__file__).with_name("pipeline.svg").read_text(encoding="utf-8").format(**shapes)
     for box in here:
         if f'id="{box}"' not in svg:
             raise ValueError(f"the pipeline has no box '{box}'")
         svg = svg.replace(f'id="{box}"', f'id="{box}" stroke="#e08a2c" stroke-width="6"')
-    font = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    fonts = [str(font / name) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")]
+    fonts = [f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf" for name in ("DejaVuSans", "DejaVuSans-Bold")]
     png = resvg_py.svg_to_bytes(svg_string=svg, width=2000, skip_system_fonts=True, font_files=fonts)
     steps = "image → encoder → z_e → codebook → codes, z_q → decoder → reconstruction; the prior draws codes"
     return Image(bytes(png), width=1000, alt=f"{steps}; here: {', '.join(here)}")

@@ -17,22 +17,22 @@ from vq_core.runs.folders import PRIORS, History, Run
 from vq_core.settings import LossConfig
 from vq_core.training.callbacks import View
 from vq_core.training.diagnosis import diagnose
+from vq_core.training.plan import in_words
 from vq_core.training.steps import StepModule
 
-Panel = tuple[str, dict[str, str]]  # title, and the label of each logged metric in it
-_LOSS: Panel = ("loss", {"train/total": "train", "val/total": "validation"})
+# Panels: the title, and the label of each logged metric.
+_LOSS = ("loss", {"train/total": "train", "val/total": "validation"})
 # Shown in place of the loss: the training total includes L_gan, the validation total does not.
-_REC: Panel = ("L_rec", {"train/rec": "train", "val/rec": "validation"})
-_BITS: Panel = ("bits per token", {"train/bits": "train", "val/bits": "validation"})
+_REC = ("L_rec", {"train/rec": "train", "val/rec": "validation"})
+_BITS = ("bits per token", {"train/bits": "train", "val/bits": "validation"})
 _NO_TERMS = ("vq", "gan", "gan_adaptive")  # not optimised with an EMA codebook; in a panel of its own; no weight
 _WEIGHTS = [name for name, field in LossConfig.model_fields.items() if field.annotation is float]
 _NAMES = dict.fromkeys(["rec", "commit", "perceptual", *_WEIGHTS])  # the first three in this order, then all others
-_TERMS: Panel = ("terms of the loss", {f"train/{n}": {"l2": "L2"}.get(n, n) for n in _NAMES if n not in _NO_TERMS})
-_GAN: Panel = ("GAN", {"train/disc": "discriminator", "train/gan": "L_gan"})
-_PSNR: Panel = ("PSNR [dB]", {"val/psnr": ""})
-_PERPLEXITY: Panel = ("perplexity", {"val/perplexity": ""})
-_OPTIMISERS = {"train/lr": "AdamW", "train/lr_discriminator": "discriminator", "train/lr_muon": "Muon"}
-_RATES: Panel = ("learning rate", _OPTIMISERS)
+_TERMS = ("terms of the loss", {f"train/{n}": {"l2": "L2"}.get(n, n) for n in _NAMES if n not in _NO_TERMS})
+_GAN = ("GAN", {"train/disc": "discriminator", "train/gan": "L_gan"})
+_PSNR = ("PSNR [dB]", {"val/psnr": ""})
+_PERPLEXITY = ("perplexity", {"val/perplexity": ""})
+_RATES = ("learning rate", {"train/lr": "AdamW", "train/lr_discriminator": "discriminator", "train/lr_muon": "Muon"})
 _PANELS = {
     "kmeans": (_LOSS, _TERMS, _PSNR, _RATES),
     "phase1": (_LOSS, _TERMS, _PSNR, _PERPLEXITY, _RATES),
@@ -61,7 +61,7 @@ class LiveView(View):
             self._draw(module)
 
     def ended(self, training: StepModule, how: str) -> None:
-        minutes, times = _minutes(training.seconds), training.validations_since_best
+        minutes, times = in_words(training.seconds), training.validations_since_best
         words = {
             "done": f"done in {minutes}",
             "stopped early": f"stopped early after {minutes}: no improvement in {times} validations",
@@ -71,7 +71,7 @@ class LiveView(View):
 
     def show_finished(self) -> None:
         result = self.run.result()
-        ended = f"best at step {result['best_step']} · took {_minutes(result['seconds'])}"
+        ended = f"best at step {result['best_step']} · took {in_words(result['seconds'])}"
         status = " · ".join([f"{self.run.phase} step {result['steps']}", *self._metrics(), ended])
         self._show(status, result["steps"], result["findings"])
 
@@ -81,10 +81,9 @@ class LiveView(View):
         parts = [f"{self.run.phase} step {done}/{total}", *self._metrics()]
         steps, seconds = done - self.first_step, time.monotonic() - self.began
         if steps:
-            config = training.config
-            batch = config.prior.batch_size if self.run.phase in PRIORS else config.train.batch_size
-            parts.append(f"{steps * batch / seconds:.3g} images/s")
-            ended = ended or f"{_minutes(seconds / steps * (total - done))} left"
+            group = training.config.prior if self.run.phase in PRIORS else training.config.train
+            parts.append(f"{steps * group.batch_size / seconds:.3g} images/s")
+            ended = ended or f"{in_words(seconds / steps * (total - done))} left"
         return " · ".join([*parts, ended] if ended else parts)
 
     def _metrics(self) -> list[str]:
@@ -120,18 +119,15 @@ class LiveView(View):
 
     def _fill(self, fig: Figure, step: int) -> None:
         panels = _PANELS[self.run.phase]
-        if self.run.phase in PRIORS:
-            above = fig.subplots(1, len(panels))
-        else:
-            upper, lower = fig.subfigures(2, 1, squeeze=False).flat
-            above = upper.subplots(1, len(panels))
+        upper, lower = (fig, None) if self.run.phase in PRIORS else tuple(fig.subfigures(2, 1, squeeze=False).flat)
+        for ax, panel in zip(upper.subplots(1, len(panels)), panels, strict=True):
+            self._panel(ax, *panel)
+        if lower is not None:
             widths = (3,) if self.run.phase == "kmeans" else (2, 3)  # no codebook yet
             *codes, pictures = lower.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
             for ax in codes:
                 self._codes(ax)
             self._pictures(pictures, step)
-        for ax, panel in zip(above, panels, strict=True):
-            self._panel(ax, *panel)
 
     def _codes(self, ax: Axes) -> None:
         if self.history.latest_usage is None:
@@ -155,8 +151,7 @@ class LiveView(View):
     def _panel(self, ax: Axes, title: str, labels: dict[str, str]) -> None:
         colours = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY) if len(labels) > 1 else (GREEN,)
         for colour, (name, label) in zip(colours, labels.items(), strict=False):
-            rows = [(row["step"], row[name]) for row in self.history.rows if name in row]
-            if rows:
+            if rows := [(row["step"], row[name]) for row in self.history.rows if name in row]:
                 ax.plot(*zip(*rows, strict=True), color=colour, label=label, marker="o" if len(rows) < 12 else "", ms=3)
         ax.set(title=title, xlabel="step")
         if ax.get_legend_handles_labels()[0]:
@@ -166,7 +161,3 @@ class LiveView(View):
 def _placeholder(ax: Axes, what: str) -> None:
     ax.axis("off")
     ax.text(0.5, 0.5, f"{what} will appear here", ha="center", va="center", color=GREY, fontsize=9)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

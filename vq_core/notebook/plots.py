@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = dict.fromkeys(("axes.spines.top", "axes.spines.right", "
 }
 WIDEST = 16.0  # inches
 _TIGHT: dict[str, Any] = {"layout": "constrained", "w_pad": 0.01, "h_pad": 0.01, "wspace": 0.0, "hspace": 0.0}
+_BARE = {"xticks": [], "yticks": [], "frame_on": False}  # axes of which nothing is seen but the picture in them
 Pictures = Sequence[np.ndarray] | np.ndarray
 Labelled = tuple[str, np.ndarray]  # a label, and counts [K]
 
@@ -41,21 +42,18 @@ def figure(rows: int = 1, columns: int = 1, width: float = 10, height: float = 3
 
 def png_of(fig: Figure) -> bytes:
     """A figure as PNG bytes, the form in which widgets and the live view display it."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
+    fig.savefig(buffer := io.BytesIO(), format="png", dpi=STYLE["figure.dpi"])
     return buffer.getvalue()
 
 
 def image_grid(pictures: Pictures, columns: int = 8, titles: Sequence[str] | None = None, side: float = 1.1) -> Figure:
     """uint8 pictures [n, h, w, 3] in rows of `columns`, each under its title if there are titles."""
     rows, side = -(-len(pictures) // columns), _side(pictures, side, columns)
-    fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)))
-    for number, ax in enumerate(axes.flat):
-        ax.axis("off")
-        if number < len(pictures):
-            ax.imshow(pictures[number])
-            if titles:
-                ax.set_title(titles[number], fontsize=8, fontweight="normal", pad=2)
+    fig, axes = figure(rows, columns, columns * side, rows * (side + (0.22 if titles else 0.0)), subplot_kw=_BARE)
+    for ax, picture in zip(axes.flat, pictures, strict=False):
+        ax.imshow(picture)
+    for ax, title in zip(axes.flat, titles or (), strict=False):
+        ax.set_title(title, fontsize=8, fontweight="normal", pad=2)
     fig.set_layout_engine(**_TIGHT)
     return fig
 
@@ -64,13 +62,10 @@ def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
     """One row of pictures per label, the label on its left: input, Phase 1, Phase 2 …"""
     columns = max(len(pictures) for pictures in rows.values())
     side = _side([picture for pictures in rows.values() for picture in pictures], side, columns)
-    fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side)
+    fig, axes = figure(len(rows), columns, columns * side + 0.9, len(rows) * side, subplot_kw=_BARE)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
-        for number, ax in enumerate(line):
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if number < len(pictures):
-                ax.imshow(pictures[number])
+        for ax, picture in zip(line, pictures, strict=False):
+            ax.imshow(picture)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     fig.set_layout_engine(**_TIGHT)
     return fig
@@ -78,8 +73,7 @@ def rows_of_images(rows: Mapping[str, Pictures], side: float = 0.8) -> Figure:
 
 def _side(pictures: Pictures, side: float, columns: int) -> float:
     """The requested side in inches; larger, up to one screen pixel per pixel, as long as a row fits into `WIDEST`."""
-    own = max(len(picture) for picture in pictures) / STYLE["figure.dpi"]
-    return max(side, min(own, WIDEST / columns))
+    return max(side, min(max(map(len, pictures)) / STYLE["figure.dpi"], WIDEST / columns))
 
 
 def curves(runs: dict[str, Run], names: dict[str, str], width: float = 10.0) -> Figure:
@@ -166,8 +160,7 @@ def code_card(title: str, decoded: np.ndarray, where: np.ndarray, patches: Pictu
     fig, [axes] = figure(1, 3, 9, 2.2, width_ratios=(1, 1.25, 4))
     axes[0].imshow(decoded, interpolation="nearest")
     _frame_middle(axes[0], 0, 0, decoded.shape[0])
-    shown = axes[1].imshow(where, cmap="magma", vmin=0, vmax=max(where.max(), 1e-9))
-    fig.colorbar(shown, ax=axes[1])
+    fig.colorbar(axes[1].imshow(where, cmap="magma", vmin=0, vmax=max(where.max(), 1e-9)), ax=axes[1])
     if len(patches):
         some = np.stack([*patches[:16]])
         tile = np.pad(some, ((0, 16 - len(some)), (1, 1), (1, 1), (0, 0)), constant_values=255)

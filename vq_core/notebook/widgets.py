@@ -43,10 +43,7 @@ class CellPicture(anywidget.AnyWidget):
 
 
 def over_controls(controls: dict[str, Any], draw: Callable[..., Figure]) -> w.VBox:
-    """A picture under some controls; `draw(**values)` returns the figure for their values.
-
-    The box holds the controls, then the `Image`, then the error message, if any.
-    """
+    """Controls, below them the `Image` of the figure that `draw(**values)` returns, then the error message, if any."""
     image, wrong = w.Image(format="png", layout=_AS_IT_IS), w.HTML()
 
     def redraw(change: object = None) -> None:
@@ -136,11 +133,10 @@ class UsageExplorer(w.VBox):
             shown.append((f"{name}, step {steps[entry]}", logged[entry]))
         (label, counts), other = shown[0], shown[1] if len(shown) > 1 else None
         self._codes = np.argsort(-counts, kind="stable") if self.order.value else np.arange(len(counts))  # of the bars
-        usages, how = {f"{label}, {self.split.label} images": counts}, {"width": 10.7, "log": self.scale.value}
-        fig = plots.usage_histogram(usages, self.order.value, other=other, **how)
-        picture, inside = plots.png_of(fig), fig.axes[0].get_position()
+        usages = {f"{label}, {self.split.label} images": counts}
+        fig = plots.usage_histogram(usages, self.order.value, 10.7, log=self.scale.value, other=other)
         with self.histogram.hold_sync():
-            self.histogram.picture = picture
+            self.histogram.picture, inside = plots.png_of(fig), fig.axes[0].get_position()
             self.histogram.box = [inside.x0, 1 - inside.y1, inside.x1, 1 - inside.y0]
             self._mark()
 

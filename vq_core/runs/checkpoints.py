@@ -1,17 +1,15 @@
 """Checkpoints: all that a run needs to resume exactly where it stopped, in one file; older formats are upgraded."""
 
-import random
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vq_core.errors import CheckpointError, ConfigError
+from vq_core.errors import CheckpointError
 from vq_core.files import written_whole
 from vq_core.runs.folders import Phase
 
@@ -24,8 +22,7 @@ def _to_format_2(state: dict[str, Any]) -> dict[str, Any]:
     model: dict[str, Tensor] = {"vqvae." * name.startswith(parts) + name: w for name, w in state["model"].items()}
     if "steps_before" in model:
         model["gan_from"] = model["steps_before"].clone()
-    plateau = state.get("plateau")
-    plateaus = [plateau] * len(state["optimizers"]) if plateau else []
+    plateaus = [plateau] * len(state["optimizers"]) if (plateau := state.get("plateau")) else []
     return state | {"phase": state["kind"], "model": model, "plateaus": plateaus}
 
 
@@ -67,9 +64,8 @@ def load_checkpoint(path: Path, phases: tuple[Phase, ...]) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     with zipfile.ZipFile(path) as file:  # torch's own reader does not check the checksums that its writer adds
-        damaged = file.testzip()
-    if damaged:
-        raise ValueError(f"wrong checksum of {damaged}")
+        if damaged := file.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -87,11 +83,11 @@ def fitting(path: Path) -> Iterator[None]:
     """Turns errors while a checkpoint's contents are used into `CheckpointError`: they do not fit this version."""
     try:
         yield
-    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CheckpointError(f"{path}: does not fit this version of the workbook ({' '.join(lines)[:200]})") from None
+    except CheckpointError:
+        raise
+    except (KeyError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: does not fit this version of the workbook ({why})") from None
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -117,22 +113,3 @@ def settings_that_differ(theirs: dict[str, Any], ours: dict[str, Any], where: st
         elif a != b:
             found.append(f"{where}{key} ({a} there, {b} here)")
     return found
-
-
-def rng_state() -> dict[str, Any]:
-    """State of all global random number generators, as tensors and plain values."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global one
-    numpy = [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached]
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # this process's device
-    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what `rng_state` returned."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

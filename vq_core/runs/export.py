@@ -66,11 +66,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _card(run: Run, priors: list[Run], name: str, pictures: Pictures, licence: str) -> str:
     """The model card, in Markdown."""
-    config, measured = run.config(), {key: value for key, value in run.result().items() if isinstance(value, float)}
+    config, measured = run.config(), {k: v for k, v in run.result().items() if isinstance(v, float) and k != "seconds"}
     for prior in priors:
-        theirs = prior.result()
-        measured |= {f"{prior.phase}_{key}": theirs[key] for key in ("best_bits", "best_bits_se") if key in theirs}
-    measured.pop("seconds", None)
+        measured |= {f"{prior.phase}_{k}": v for k, v in prior.result().items() if k in ("best_bits", "best_bits_se")}
     values: dict[str, Any] = run.result() | {"name": name, "figures": measured, "size": config.data.image_size}
     values |= {"grid": config.grid, "codes": config.model.num_codes, "priors": [prior.phase for prior in priors]}
     values |= {"pictures": pictures, "licence": licence}

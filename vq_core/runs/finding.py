@@ -165,7 +165,6 @@ def nearest(phase: Phase, config: Config) -> str:
     for last in sorted((data_dir() / "runs").glob(f"{phase}-{config.profile}-*/checkpoints/last.ckpt")):
         run = Run(last.parents[1])
         with suppress(UserError):
-            if not run.done and (different := _differences(phase, run.config(), config)):
-                differs = f"differs in {first_few(different)}"
-                message += f". {run.name} was interrupted and {differs}: to resume it, set these"
+            if not run.done and (changes := _differences(phase, run.config(), config)):
+                message += f". {run.name} was interrupted and differs in {first_few(changes)}: to resume it, set these"
     return message

@@ -20,8 +20,7 @@ Source = Run | str | Path
 def make_vqvae(config: Config, phase: Phase = "phase1") -> VQVAE:
     """A freshly initialised autoencoder; for the phase "kmeans" it does not quantise."""
     size, depth = config.model.model_dump(), len(config.model.channels)
-    sides = size.pop("attention_at")
-    levels = [depth - (config.data.image_size // side).bit_length() + 1 for side in sides]
+    levels = [depth - (config.data.image_size // side).bit_length() + 1 for side in size.pop("attention_at")]
     size |= config.quantizer.model_dump(include={"decay", "eps", "learning"})
     model = VQVAE(**size, attention_levels=levels, quantize=phase != "kmeans")
     if config.quantizer.init == "normal":

@@ -72,7 +72,6 @@ def run_named(phase: Phase, config: Config, fingerprint: str, parent: Run | None
 
 def source_of(phase: Phase, config: Config) -> str | None:
     """The run that `start_from` names; None if the phase starts in its usual way."""
-    if phase == "kmeans":
-        return None
-    source, usual = getattr(config, phase).start_from, {"phase2": ("phase1", "scratch"), "masked": ("prior",)}
+    source = getattr(getattr(config, phase), "start_from", None)  # "kmeans" has none
+    usual = {"phase2": ("phase1", "scratch"), "masked": ("prior",)}
     return None if source in usual.get(phase, ()) else source

@@ -111,9 +111,7 @@ def diff_augment(x: Images, generator: torch.Generator, shard: tuple[int, int] =
     reach = size // 8
     shift = ((2 * reach + 1) * draw[3:5, :, 0, 0]).floor().long() - reach  # [2, b, 1]
     down, right = (places + shift + 1).clamp(0, size + 1)  # in the image padded with a border of zeros
-    picture = torch.arange(len(x), device=x.device)[:, None, None, None]
-    channel = torch.arange(3, device=x.device)[None, :, None, None]
-    x = F.pad(x, (1, 1, 1, 1))[picture, channel, down[:, None, :, None], right[:, None, None, :]]
+    x = F.pad(x, (1, 1, 1, 1)).take_along_dim(down[:, None, :, None], 2).take_along_dim(right[:, None, None, :], 3)
 
     centre = (size * draw[5:, :, 0, 0]).floor()
     inside = (places + 0.5 - centre).abs() < size / 4

@@ -1,6 +1,6 @@
 """Training of the autoencoder: unquantised warm-up, Phase 1 (VQ-VAE) and Phase 2 (VQ-GAN)."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from vq_core.models.perceptual import PerceptualLoss
 from vq_core.models.quantizer_ema import perplexity
 from vq_core.runs.loading import make_vqvae
 from vq_core.training.adversary import Adversary, adaptive_factor
+from vq_core.training.muon import Muon
 from vq_core.training.ranks import together, total
 from vq_core.training.schedules import gan_weight
 from vq_core.training.steps import StepModule
@@ -125,20 +126,24 @@ class AutoencoderTraining(StepModule):
 
     def active_optimizers(self) -> dict[str, LightningOptimizer]:
         """The autoencoder's and, once the GAN has started, the discriminator's."""
-        return {name: each for name, each in super().active_optimizers().items() if name == "" or self.gan_weight > 0}
+        active = super().active_optimizers()
+        return {name: each for name, each in active.items() if name != "_discriminator" or self.gan_weight > 0}
 
     def make_optimizers(self) -> dict[str, Optimizer]:
-        optim, disc = self.config.optim, self.config.discriminator
+        """Adam or AdamW; before Phase 2, with `phase1.muon_lr`, Muon for all convolutions but those at the pixels."""
+        optim, disc, model = self.config.optim, self.config.discriminator, self.vqvae
         maker = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-        fused = {"fused": self.device.type == "cuda"}
-        model = self.vqvae
+        make = partial(maker, fused=self.device.type == "cuda")
         parts = (model.encoder, model.to_codes, model.quantizer, model.from_codes, model.decoder)
-        parameters = [parameter for part in parts for parameter in part.parameters()]
-        main = maker(parameters, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay, **fused)
-        if self.adversary is None:
-            return {"": main}
-        parameters = list(self.adversary.parameters())
-        return {"": main, "_discriminator": maker(parameters, disc.lr, betas=disc.betas, weight_decay=0.0, **fused)}
+        weights = [weight for part in parts for weight in part.parameters()]
+        muon_lr = self.config.phase1.muon_lr if self.adversary is None else 0.0
+        kernels = [weight for weight in weights if muon_lr and weight.dim() == 4 and 3 not in weight.shape[:2]]
+        rest = [weight for weight in weights if all(weight is not kernel for kernel in kernels)]
+        made: dict[str, Optimizer] = {"": make(rest, self.peak_lr, betas=optim.betas, weight_decay=optim.weight_decay)}
+        made |= {"_muon": Muon(kernels, muon_lr, optim.weight_decay)} if kernels else {}
+        if self.adversary is not None:
+            made["_discriminator"] = make(self.adversary.parameters(), disc.lr, betas=disc.betas, weight_decay=0.0)
+        return made
 
     def after_update(self, updated: Tensor, means: dict[str, Tensor]) -> None:
         """Move the codebook with the weights; after a skipped step, put BatchNorm's statistics back."""

@@ -51,9 +51,8 @@ class Checkpoints(L.Callback):
         self.stopped_together = False  # by agreement of all processes; False after a second signal, which stops one
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:
-                signal.signal(number, self._on_signal)
+        for number in STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ():
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, *_: Any) -> None:
         if self._asked:
@@ -91,9 +90,9 @@ class Checkpoints(L.Callback):
 def signals_given_back() -> ExitStack:
     """Restores the handlers of Ctrl-C and SIGTERM, as Lightning does not if Ctrl-C comes before its first step."""
     stack = ExitStack()
-    if threading.current_thread() is threading.main_thread():  # elsewhere they cannot be set
-        for number in STOP_SIGNALS:
-            stack.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)  # None: not from Python
+    # Only in the main thread: elsewhere they cannot be set.
+    for number in STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ():
+        stack.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)  # None: not from Python
     return stack
 
 
@@ -120,8 +119,7 @@ class Pictures(L.Callback):
         to_pil_image(grid).save(folder / f"step={step:06d}.png")
         usage = module.finished_usage.cpu()
         # Each code's index, as often as it was used (scaled to at most about 10,000), for the loggers' histograms.
-        repeats = (usage / max(1.0, float(usage.sum()) / 10_000)).round().long()
-        samples = torch.repeat_interleave(torch.arange(len(usage)), repeats)
+        samples = torch.repeat_interleave((usage / max(1.0, float(usage.sum()) / 10_000)).round().long())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("reconstructions", grid, step)

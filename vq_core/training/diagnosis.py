@@ -111,26 +111,25 @@ def _overfitting(phase: Phase, rows: Rows, config: Config) -> Finding | None:
     if len(val) < 3 or len(train) < 5:
         return None
     last, now = val[-1][1], median(train[-5:])
-    best_step, best = min(val, key=lambda pair: pair[1])
-    before = [row[f"train/{name}"] for row in rows if f"train/{name}" in row and row["step"] <= best_step][-5:]
+    best_at, best = min(val, key=lambda pair: pair[1])
+    before = [row[f"train/{name}"] for row in rows if f"train/{name}" in row and row["step"] <= best_at][-5:]
     turned = last > TURNED * best and bool(before) and now < median(before)
-    signs = []
-    if turned:
-        signs.append(f"validation {what} {last:.3g} after {best:.3g} at step {best_step}, but training still falls")
-    if last > GAP * now:
-        signs.append(f"validation {what} {last:.3g} against {now:.3g} in training")
-    if not signs:
+    signs = [
+        f"validation {what} {last:.3g} after {best:.3g} at step {best_at}, but training still falls" if turned else "",
+        f"validation {what} {last:.3g} against {now:.3g} in training" if last > GAP * now else "",
+    ]
+    if not any(signs):
         return None
     data, patience = config.data, config.prior.patience if of_codes else config.train.patience
     jitter = [f"data.{n}=0.2" for n in ("brightness", "contrast", "saturation") if getattr(data, n) < 0.2]
-    since = sum(step > best_step for step, _ in val)
+    since = sum(step > best_at for step, _ in val)
     switches = [
         *(["data.flip=0.5" if not data.flip else "", *jitter] if not of_codes else []),
         f"prior.dropout={config.prior.dropout + 0.1:g}" if of_codes else "",
         f"{'prior' if of_codes else 'train'}.patience={since // 2}" if turned and 2 <= since < patience else "",
         "more images",
     ]
-    return Finding("T4", "overfitting: " + ", ".join(signs), tuple(filter(None, switches)))
+    return Finding("T4", "overfitting: " + ", ".join(filter(None, signs)), tuple(filter(None, switches)))
 
 
 def _values(rows: Rows, name: str) -> list[float]:

@@ -24,6 +24,7 @@ from vq_core.runs.checkpoints import fitting, load_checkpoint, settings_that_dif
 from vq_core.runs.folders import PRIORS, History, Run
 from vq_core.runs.naming import relevant_settings
 from vq_core.training.callbacks import Bar, Checkpoints, HistoryLogger, Pictures, View, signals_given_back
+from vq_core.training.plan import Correction
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule, StoppedEarly
 
@@ -49,7 +50,7 @@ def fit(
     callbacks: list[L.Callback] = [*([Pictures(run, history, pictures)] if pictures is not None else []), checkpoints]
     if is_main_process():
         _check_space(module, run)
-        callbacks.append((view or Bar)(run, history))
+        callbacks += [(view or Bar)(run, history), Correction()]
     trainer = _make_trainer(module.config, callbacks, _loggers(run, history, module.config), run.folder)
     try:
         with signals_given_back(), warnings.catch_warnings():
@@ -80,12 +81,10 @@ def fit(
 
 def _check_space(module: StepModule, run: Run) -> None:
     """Raise `RunError` if the disk has no room for the checkpoints that a training will keep."""
-    every, total = module.config.train.checkpoint_every, module.position.total_steps
-    one = 12 * sum(value.numel() for value in module.state_dict().values())  # each with two moments, in fp32
-    needed, free = (2 + total // every - module.steps_done // every) * one, shutil.disk_usage(run.folder).free
+    needed, free = module.checkpoint_bytes, shutil.disk_usage(run.folder).free
     if needed > free:
         short = f"{run.name} needs {needed / 1e9:.1f} GB for its checkpoints, and {free / 1e9:.1f} GB are free"
-        raise RunError(f"{short}: make room, or raise train.checkpoint_every={every}")
+        raise RunError(f"{short}: make room, or raise train.checkpoint_every={module.config.train.checkpoint_every}")
 
 
 def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
@@ -93,8 +92,7 @@ def _resume(run: Run, module: StepModule, settings: dict[str, Any]) -> None:
     state = load_checkpoint(run.last, (module.phase,))
     with fitting(run.last):
         stored = config_from_dict(state["config"]).model_dump(mode="json")
-    theirs, ours = relevant_settings(run.phase, stored), relevant_settings(run.phase, settings)
-    if different := settings_that_differ(theirs, ours):
+    if different := settings_that_differ(relevant_settings(run.phase, stored), relevant_settings(run.phase, settings)):
         raise CheckpointError(f"{run.last}: was made with different settings: {', '.join(different)}; move it away")
     now = precision_of(module.config)
     if (then := state.get("precision", now)) != now:
@@ -137,13 +135,7 @@ def _make_trainer(config: Config, callbacks: list[Any], loggers: list[Any], fold
     ours = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     how: dict[str, Any] = dict.fromkeys(ours, False) | {"max_epochs": -1, "num_sanity_val_steps": 0}
     how |= {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "sync_batchnorm": shared and on_gpu}
+    how |= {"num_nodes": config.train.num_nodes, "strategy": strategy, "precision": precision_of(config)}
     return L.Trainer(
-        **how,
-        num_nodes=config.train.num_nodes,
-        strategy=strategy,
-        precision=precision_of(config),
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=callbacks,
-        logger=loggers,
-        default_root_dir=folder,
+        **how, reload_dataloaders_every_n_epochs=1, callbacks=callbacks, logger=loggers, default_root_dir=folder
     )

@@ -29,6 +29,7 @@ from vq_core.runs.naming import parent_phase, source_of
 from vq_core.training.autoencoder import AutoencoderTraining
 from vq_core.training.diagnosis import diagnose
 from vq_core.training.fit import ViewMaker, fit
+from vq_core.training.plan import plan
 from vq_core.training.prior import PriorTraining
 from vq_core.training.ranks import barrier, is_main_process
 from vq_core.training.steps import StepModule
@@ -46,7 +47,6 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
     that the phase starts from is missing, and `Stopped` after Ctrl-C or SIGTERM, with the progress so far saved.
     """
     torch.set_float32_matmul_precision("high")
-    L.seed_everything(config.seed, verbose=False)
     run = run_for(phase, config)
     alone = owned(data_dir() / ".locks" / run.name, f"training {run.name}", wait=phase == "kmeans")  # a minute's wait
     with alone if is_main_process() and not run.done else nullcontext():
@@ -60,11 +60,17 @@ def train(phase: Phase, config: Config, view: ViewMaker | None = None) -> Run:
 def _train(phase: Phase, config: Config, run: Run, view: ViewMaker | None) -> Run:
     packed, needed = load_images(config).verify(), parent_phase(phase, config)
     parent = finished(needed, config) if needed else None
+    seconds = dict[Phase, float]()
     new = is_main_process() and not run.last.is_file() and getattr(view, "advises", True)
     if new and (near := nearest(phase, config)):
         tqdm.write(f"{run.name} is a new run{near}")
+    if new and (config.prior if phase in PRIORS else getattr(config, phase)).steps >= 100:
+        seconds, line = plan(config, phase)
+        tqdm.write(line)
     barrier()
+    L.seed_everything(config.seed, verbose=False)
     module, data = (_prior if phase in PRIORS else _autoencoder)(phase, config, packed, parent)
+    module.expected = seconds
     fit(run, module, data, view, None if phase in PRIORS else images_of(packed, packed.val_rows[:8]))
     return _finish(run, module, packed, parent)
 
@@ -73,8 +79,7 @@ def _autoencoder(phase: Phase, config: Config, packed: PackedImages, parent: Run
     """The autoencoder with its initial weights, and its images."""
     assert phase != "prior" and phase != "masked"
     module = AutoencoderTraining(config, phase)
-    source = source_run(phase, config) or parent
-    if source is not None:
+    if (source := source_run(phase, config) or parent) is not None:
         (_start_from_kmeans if source.phase == "kmeans" else _start_from_run)(module, source)
     steps = int(module.steps_before) + module.position.total_steps
     if phase == "phase2" and config.loss.gan and (start := config.loss.gan_start) >= steps:
@@ -129,9 +134,8 @@ def _prior(phase: Phase, config: Config, packed: PackedImages, parent: Run | Non
                 module.transformer.load_state_dict(module.transformer.weights_from(causal))
         module.transformer.set_codebook(load_vqvae(autoencoder).quantizer.codebook)
     views = [0 if view == 1 and not config.data.flip else view for view in range(config.prior.views)]
-    if is_main_process():
-        for view in views:
-            extract_codes(autoencoder, config, view)
+    for view in views if is_main_process() else ():
+        extract_codes(autoencoder, config, view)
     barrier()  # the other processes read the codes from disk
     codes = np.stack([extract_codes(autoencoder, config, view) for view in views])
     return module, CodesDataModule(config, torch.from_numpy(codes.astype(np.int32)), packed, module.position)
@@ -149,11 +153,9 @@ def _cluster(run: Run, packed: PackedImages, config: Config) -> dict[str, Any]:
 def collect_latents(model: VQVAE, packed: PackedImages, config: Config) -> Float[Tensor, "n d"]:
     """z_e of training images as vectors: a seeded random choice of at most `kmeans.vectors_per_code` for each code."""
     rows, model = packed.train_rows[: config.kmeans.images], model.to(pick_device(config))
-    parts = [
-        model.latents(images_of(packed, part).to(model.device)).permute(0, 2, 3, 1).reshape(-1, config.model.code_dim)
-        for part in np.array_split(rows, max(1, len(rows) // 32))
-    ]
-    vectors = torch.cat(parts).cpu()
+    batches = (images_of(packed, part).to(model.device) for part in np.array_split(rows, max(1, len(rows) // 32)))
+    latents = torch.cat([model.latents(x) for x in batches])
+    vectors = latents.permute(0, 2, 3, 1).reshape(-1, config.model.code_dim).cpu()
     order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(config.seed))
     return vectors[order[: config.kmeans.vectors_per_code * config.model.num_codes]]
 

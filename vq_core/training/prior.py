@@ -13,13 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vq_core.config import Config
 from vq_core.data.batches import Position, Purpose
 from vq_core.errors import ConfigError
-from vq_core.models.transformer import halton_order
+from vq_core.models.transformer import Sequences, halton_order
 from vq_core.runs.loading import make_prior
 from vq_core.training.muon import Muon
 from vq_core.training.ranks import total
 from vq_core.training.steps import StepModule
-
-Sequences = Int64[Tensor, "b n"]
 
 
 class PriorTraining(StepModule):
@@ -29,8 +27,6 @@ class PriorTraining(StepModule):
 
     "masked": the same in the orders of `random_orders`. A bidirectional network raises `ConfigError`.
     """
-
-    waits = True  # as of its optimisers Muon cannot skip a step by itself
 
     def __init__(self, config: Config, phase: Literal["prior", "masked"]) -> None:
         if phase == "masked" and config.masked.network == "bidirectional":
@@ -85,7 +81,7 @@ class PriorTraining(StepModule):
         return random_orders(count, self.transformer.grid, generator)[rank::world].to(self.device, non_blocking=True)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
-        """Muon (K. Jordan; weight decay as in arXiv:2502.16982) for the blocks' matrices, AdamW for everything else."""
+        """Muon for the blocks' matrices, AdamW for everything else."""
         prior = self.config.prior
         inside = [p for p in self.transformer.blocks.parameters() if p.dim() == 2]
         rest = [p for p in self.transformer.parameters() if all(p is not other for other in inside)]
@@ -93,10 +89,8 @@ class PriorTraining(StepModule):
             {"params": [p for p in rest if p.dim() == 2], "weight_decay": prior.weight_decay},
             {"params": [p for p in rest if p.dim() != 2], "weight_decay": 0.0},
         ]
-        return {
-            "": torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda"),
-            "_muon": Muon(inside, prior.muon_lr, weight_decay=0.1),
-        }
+        adamw = torch.optim.AdamW(groups, prior.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda")
+        return {"": adamw, "_muon": Muon(inside, prior.muon_lr, weight_decay=0.1)}
 
     def on_validation_epoch_start(self) -> None:
         self._val = torch.zeros(3, device=self.device)  # sums over sequences: bits, their squares, 1

@@ -34,14 +34,6 @@ def together(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "m *d"]:
     return torch.cat(parts)
 
 
-def from_each(value: object) -> list[object]:
-    """One plain value from each process, by rank."""
-    values = [value] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(values, value)
-    return values
-
-
 def barrier() -> None:
     """Wait until every process has reached this point."""
     if world_size() > 1:

@@ -21,9 +21,9 @@ from vq_core.config import Config
 from vq_core.data.batches import Position
 from vq_core.errors import NotFiniteError
 from vq_core.machine import compiles
-from vq_core.runs.checkpoints import FORMAT, rng_state, set_rng_state
+from vq_core.runs.checkpoints import FORMAT
 from vq_core.runs.folders import Phase
-from vq_core.training.ranks import from_each, total, world_size
+from vq_core.training.ranks import total, world_size
 from vq_core.training.schedules import learning_rate
 
 _ADVICE = "last.ckpt holds the last finite state; lower the learning rate"
@@ -62,6 +62,7 @@ class StepModule(L.LightningModule):
         self._clock = (0, time.monotonic())
         self._plateaus: list[ReduceLROnPlateau] = []
         self._pending: dict[str, Any] | None = None
+        self.expected = dict[Phase, float]()  # seconds that this phase and those after it take, if that was told
         self.compile_how: dict[str, Any] = {}  # further arguments of torch.compile
 
     def compiled_parts(self) -> list[nn.Module]:
@@ -91,8 +92,8 @@ class StepModule(L.LightningModule):
 
     @property
     def waits(self) -> bool:
-        """Whether the device is waited for in every step, as is needed where an optimiser cannot skip one by itself."""
-        return self.device.type == "cpu" or self.scaler is not None
+        """Whether the device is waited for in every step, as where an optimiser, such as Muon, cannot skip one."""
+        return self.device.type == "cpu" or self.scaler is not None or "_muon" in self.optimizer_names
 
     def _update(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Clip and step all active optimisers if all is finite; returns whether it is, and the means of the terms."""
@@ -160,6 +161,13 @@ class StepModule(L.LightningModule):
     def scaler(self) -> Any:
         """The gradient scaler of fp16; None at other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of all checkpoints that this training has yet to write, and will keep."""
+        every, total, one = self.config.train.checkpoint_every, self.position.total_steps, self.state_dict().values()
+        kept = 2 + total // every - self.steps_done // every
+        return kept * 12 * sum(value.numel() for value in one)  # each with two moments, in fp32
 
     @property
     def settled(self) -> bool:
@@ -235,7 +243,12 @@ class StepModule(L.LightningModule):
         made |= {name: getattr(self, name) for name in _PROGRESS} | {"model": model}
         made["optimizers"] = [optimizer.state_dict() for optimizer in self.trainer.optimizers]
         made["plateaus"] = [plateau.state_dict() for plateau in self._plateaus]
-        return made | {"scaler": self.trainer.precision_plugin.state_dict(), "rng": from_each(rng_state())}
+        on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        rng = {"torch": torch.get_rng_state(), "cuda": on_gpu}  # a training draws from no other global generators
+        rngs = [rng] * world_size()  # by rank
+        if world_size() > 1:
+            torch.distributed.all_gather_object(rngs, rng)
+        return made | {"scaler": self.trainer.precision_plugin.state_dict(), "rng": rngs}
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Restore a saved state; optimisers and random generators are restored when `fit` starts."""
@@ -278,4 +291,7 @@ class StepModule(L.LightningModule):
             plateau.load_state_dict(saved | {"min_lrs": plateau.min_lrs})
         if state["scaler"]:
             self.trainer.precision_plugin.load_state_dict(state["scaler"])
-        set_rng_state(state["rng"][self.global_rank % len(state["rng"])])
+        rng = state["rng"][self.global_rank % len(state["rng"])]
+        torch.set_rng_state(rng["torch"])
+        if rng["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(rng["cuda"])
