@@ -260,7 +260,7 @@ run = train("kmeans", config, LiveView)
 print(f"{run.name}: {run.result()['steps']} steps")
 
 # %% [markdown]
-# **You should see** the loss fall steeply and rough, blurred faces in the lower row (`demo`: 20–22 dB). *If it does not
+# **You should see** the loss fall steeply and rough, blurred faces in the lower row (`demo`: 22–24 dB). *If it does not
 # fall*, the learning rate is off: `phase1.lr`, which the warm-up uses too. *If faces stay a blur*, give it more
 # `kmeans.steps`.
 
@@ -306,8 +306,8 @@ rows = [
 Markdown(markdown(rows))
 
 # %% [markdown]
-# **You should see** k-means with an error several times smaller, nearly all codes in use, and a perplexity above $K/2$.
-# The random starts leave many codes unused (`demo`: about half) and use the rest unevenly. *If k-means is not clearly
+# **You should see** k-means with an error several times smaller (`demo`: a third), nearly all codes in use, and a perplexity above $K/2$.
+# The random starts leave codes unused (`demo`: an eighth to a fifth) and use the rest unevenly. *If k-means is not clearly
 # ahead*, the latents hardly differ: the warm-up was too short (`kmeans.steps`).
 
 # %% [markdown]

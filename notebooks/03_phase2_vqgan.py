@@ -374,7 +374,7 @@ for name, some in logits.items():
 print(f"λ_gan = {loss.gan} pulls {float(loss.gan / factor):.2f} times as strongly as L1")
 
 # %% [markdown]
-# **You should see** Phase 1 found out nearly everywhere (`demo`: 2 % of its patches pass), and Phase 2 far more often taken for
+# **You should see** Phase 1 found out nearly everywhere (`demo`: 7 % of its patches pass), and Phase 2 far more often taken for
 # real (about a third), though not as often as real images. If Phase 2 is found out as easily as Phase 1,
 # the GAN is too weak: double `loss.gan`, or more `phase2.steps`. A pull above 1 or 2 would give the picture away: a smaller
 # `loss.gan`.
@@ -490,7 +490,7 @@ for name in ("Phase 1", "Phase 2"):
 plots.rows_of_images({name: to_pictures(some) for name, some in shown.items()})
 
 # %% [markdown]
-# **You should see** (`demo`) that nearly all images have lost, the worst of them more than a decibel. The errors are in the same
+# **You should see** (`demo`) that nearly all images have lost, the worst of them nearly a decibel. The errors are in the same
 # places as before and brighter there: a clear line beside the true one is wrong twice. Look at eyes and spectacles: Phase 1 is
 # undecided about them, Phase 2 decides, and now and then for a frame that melts into the cheek or an iris of another shape.
 # Such an answer *looks* right, and that is the dangerous side of it: of a detail in Phase 2 nobody can tell whether it was in

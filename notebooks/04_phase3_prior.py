@@ -136,7 +136,7 @@ Markdown(markdown([dict(zip(names, line, strict=True)) for line in lines]))
 # **You should see** 0 bits for a model that is always sure and right, and $\log_2 K$ bits in the last line for one that
 # knows nothing: with $K = 512$ these are the 9 bits of nine questions with yes or no.
 #
-# So "5.3 bits" (an example; `demo` comes to 3 to 3.5) says: *on average* the prior is as unsure as among 39 equally likely
+# So "5.3 bits" (an example; `demo` comes to 2.8 to 3.3) says: *on average* the prior is as unsure as among 39 equally likely
 # codes. At some positions it is nearly sure, at others among hundreds. Fewer bits are better, on avatars that the model has not
 # seen. Two warnings. Bits of two different autoencoders cannot be compared, as their codes say different things. And bits judge
 # codes, not pictures: a smeared avatar can have few of them.
@@ -196,7 +196,7 @@ result = run.result()
 print(f"{result['best_bits']:.3f} ± {result['best_bits_se']:.3f} bits per held-out token at step {result['best_step']}")
 
 # %% [markdown]
-# **You should see** both curves fall steeply from about $\log_2 K$, and the validation curve level off at 3 to 3.5 bits
+# **You should see** both curves fall steeply from about $\log_2 K$, and the validation curve level off at 2.8 to 3 bits
 # (`demo`). The gap to the training curve is what was learnt by heart instead of understood. Above half a bit it is **T4**,
 # overfitting: more images, more `prior.views`, `prior.dropout=0.1`. (A line under the curves says so from a fifth of the training
 # bits on.) 2,000 avatars are few, so `demo` ends at that edge; section 12 asks whether copies come of it. Bits that
@@ -320,7 +320,7 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 
 # %% [markdown]
 # **You should see** tidy and somewhat alike avatars at the top, wild and broken ones at the bottom. The defaults, 1.05 and
-# 0.93, were chosen together: slightly bold, without the tail. If avatars break at $T = 1$ too, try `Sampling(top_p=0.85)`;
+# 0.96, were chosen together: slightly bold, without the tail. If avatars break at $T = 1$ too, try `Sampling(top_p=0.85)`;
 # if that does not help, the prior is not good enough yet.
 
 # %% [markdown]
@@ -330,7 +330,7 @@ plots.rows_of_images({f"T = {t}": to_pictures(model.decode(grid)) for t, grid in
 controls = {
     "temperature": w.FloatSlider(1.05, min=0.1, max=2, step=0.05, description="temperature", continuous_update=False),
     "top_k": w.IntSlider(k, min=1, max=k, description="top-k", continuous_update=False),
-    "top_p": w.FloatSlider(0.93, min=0.05, max=1, step=0.01, description="top-p", continuous_update=False),
+    "top_p": w.FloatSlider(0.96, min=0.05, max=1, step=0.01, description="top-p", continuous_update=False),
     "seed": w.BoundedIntText(1, min=0, max=2**31 - 1, description="seed"),
 }
 decoded = lambda how: to_pictures(model.decode(sample_codes(prior, 8, Sampling(**how), progress=False)))  # noqa: E731

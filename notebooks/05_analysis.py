@@ -260,10 +260,10 @@ ax.set(title="fidelity against sharpness")
 fig
 
 # %% [markdown]
-# **You should see** fewer codes cost PSNR, and the heavier GAN and the perceptual term buy sharpness for it: down and to the
-# right, the trade of notebook 03. Where bars overlap, this picture cannot decide; section 7 compares image by image. A point
-# above *and* right of "as configured" would be simply better. In `demo`, "with GAN" is there. That is too good to be true: it
-# had twice the steps.
+# **You should see** fewer codes cost PSNR, and the heavier GAN buys sharpness for it: down and to the right, the trade of
+# notebook 03. (The perceptual term is of random features in `demo`, and buys nothing.) Where bars overlap, this picture
+# cannot decide; section 7 compares image by image. A point above *and* right of "as configured" would be simply better. In
+# `demo`, "with GAN" is there. That is too good to be true: it had twice the steps.
 
 # %% [markdown]
 # ## 7. Comparing two runs honestly
