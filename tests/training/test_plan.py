@@ -80,6 +80,8 @@ def test_what_cannot_be_tried_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not seconds and "is not known before squeezenet1_1-b8a52dc0.pth is downloaded" in line
     seconds, line = plan.plan(load_config("full", ["train.device=cpu", "loss.perceptual=0"]))
     assert not seconds and "weeks without a GPU" in line
+    monkeypatch.setattr(plan, "_step", lambda module: (1.0, 1e9))
+    assert plan.plan(settings("loss.perceptual=1", "loss.perceptual_net=random"))[0]  # which needs no file
 
 
 def test_what_does_not_fit_into_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,9 @@ def plan(config: Config, first: Phase = "kmeans") -> tuple[dict[Phase, float], s
     Without `torch.compile`, and as fast as what else runs here lets it be; nothing of what cannot be tried.
     """
     device, seconds, told, memory, disk = pick_device(config), dict[Phase, float](), list[str](), 0.0, 0.0
-    weights = Path(torch.hub.get_dir(), "checkpoints", TRUNK_FILES.get(config.loss.perceptual_net, ""))
-    if config.loss.perceptual and not weights.exists():
-        return {}, f"how long it takes here is not known before {weights.name} is downloaded"
+    file = TRUNK_FILES.get(config.loss.perceptual_net)  # none for random weights
+    if config.loss.perceptual and file and not Path(torch.hub.get_dir(), "checkpoints", file).exists():
+        return {}, f"how long it takes here is not known before {file} is downloaded"
     if device.type == "cpu" and config.data.image_size >= 256:
         return {}, "it would take weeks without a GPU"
     own = psutil.Process().memory_info().rss
